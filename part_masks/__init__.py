@@ -1,0 +1,1 @@
+"""Part masks of face models: show, transfer between topologies, label by vote."""

@@ -1,0 +1,1 @@
+"""Synthetic expression and pose data made from photographs."""

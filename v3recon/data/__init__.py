@@ -1,0 +1,1 @@
+"""L3: photographs and targets for training."""

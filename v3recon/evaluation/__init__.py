@@ -1,0 +1,1 @@
+"""L4: benchmarks and their protocols."""

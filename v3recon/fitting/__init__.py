@@ -1,0 +1,1 @@
+"""L3: fitting a model to observations."""

@@ -1,0 +1,1 @@
+"""L0: geometry on tensors; imports torch only."""

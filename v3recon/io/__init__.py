@@ -1,0 +1,1 @@
+"""L1: files in and out."""

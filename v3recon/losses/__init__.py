@@ -1,0 +1,1 @@
+"""L2: losses as pure functions."""

@@ -1,0 +1,1 @@
+"""L2: regressors and their checkpoints."""

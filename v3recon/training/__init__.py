@@ -1,0 +1,1 @@
+"""L4: pieces of the training loop."""
