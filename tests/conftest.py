@@ -1,0 +1,33 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """The folder of photographs and golden values beside the checkout; skips where absent."""
+    path = ROOT.parent / "shared"
+    if not (path / "photos" / "index.csv").is_file():
+        pytest.skip("../shared with the photographs is not beside this checkout")
+    return path
+
+
+@pytest.fixture(scope="session")
+def golden() -> dict[str, torch.Tensor]:
+    """Values computed by the reference implementation on a mesh of 195 vertices."""
+    with np.load(ROOT / "tests" / "golden" / "3ddfa_v3_geometry.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    """A seeded source of randomness on the CPU."""
+    return torch.Generator().manual_seed(0)
