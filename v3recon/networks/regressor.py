@@ -1,0 +1,156 @@
+"""Image to face coefficients: a convolutional backbone and seven linear heads (3DDFA_V3)."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
+from v3recon.networks.mobilenet_v3 import MobileNetV3Large
+from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
+
+ROTATIONS = {"euler": ANGLE_SIZE, "6d": 6}
+"""Parameterisations of the rotation and how many numbers the angle head gives for each."""
+
+IDENTITY_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+ANGLE_HEAD = 3
+HEAD_WEIGHT_STD = 1e-3
+
+
+class Regressor(nn.Module):
+    """Coefficients of the face in an aligned crop.
+
+    The layout of the parameters is that of the official checkpoints: `backbone.*` and
+    `final_layers.0…6` (id, exp, alb, angle, sh, trans xy, trans z), 1 x 1 convolutions.
+
+    Attributes:
+        backbone_name: "resnet50", "mbnetv3" or a timm name.
+        sizes: numbers of identity, expression and albedo coefficients.
+        input_size: side of the crop it takes, pixels; it covers the 224-pixel camera frame.
+        rotation: "euler" (the official one) or "6d" (no jumps; better at profile views).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        sizes: tuple[int, int, int] = (80, 64, 80),
+        input_size: int = 224,
+        rotation: str = "euler",
+    ) -> None:
+        """Build with random weights; see `networks.checkpoints` for loading.
+
+        Raises:
+            ValueError: if the backbone or the rotation is not known.
+        """
+        super().__init__()
+        if rotation not in ROTATIONS:
+            raise ValueError(f"rotation {rotation!r} is not known; use one of {list(ROTATIONS)}")
+        self.backbone_name = backbone
+        self.sizes = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+        self.input_size = int(input_size)
+        self.rotation = rotation
+        self.backbone, width = make_backbone(backbone)
+        outputs = (*self.sizes, ROTATIONS[rotation], SH_SIZE, 2, 1)
+        self.final_layers = nn.ModuleList(nn.Conv2d(width, count, 1) for count in outputs)
+        for head in self.final_layers:
+            nn.init.normal_(head.weight, 0, HEAD_WEIGHT_STD)
+            nn.init.zeros_(head.bias)
+        if rotation == "6d":
+            with torch.no_grad():
+                self.final_layers[ANGLE_HEAD].bias.copy_(torch.tensor(IDENTITY_6D))
+
+    def features(self, image: Tensor) -> Tensor:
+        """Pooled features [B, F] of crops [B, 3, S, S] in 0…1, S = input_size.
+
+        Raises:
+            ValueError: if the crops have another size.
+        """
+        if image.ndim != 4 or image.shape[1:] != (3, self.input_size, self.input_size):
+            size = self.input_size
+            raise ValueError(f"expected crops [B, 3, {size}, {size}], got {tuple(image.shape)}")
+        return self.backbone(image).flatten(1)
+
+    def forward(self, image: Tensor) -> FaceCoeffs:
+        """Coefficients of the faces.
+
+        Args:
+            image: [B, 3, S, S] RGB in 0…1, not normalised; S = input_size.
+
+        Returns:
+            Coefficients of B faces; the angle is Euler's whatever the parameterisation.
+        """
+        return self._split(image)[0]
+
+    def predict(self, image: Tensor) -> tuple[FaceCoeffs, Tensor]:
+        """Coefficients and the rotation matrix, which has a useful gradient at every pose.
+
+        Args:
+            image: [B, 3, S, S] RGB in 0…1.
+
+        Returns:
+            The coefficients, and rotation [B, 3, 3] that acts on row vectors.
+        """
+        coeffs, rotation = self._split(image)
+        return coeffs, euler_to_matrix(coeffs.angle) if rotation is None else rotation
+
+    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
+        features = self.features(image)
+        outputs = [
+            nn.functional.linear(features, head.weight.flatten(1), head.bias)
+            for head in self.final_layers
+        ]
+        id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
+        rotation = None
+        if self.rotation == "6d":
+            rotation = rotation_6d_to_matrix(pose)
+            pose = matrix_to_euler(rotation)
+        trans = torch.cat([trans_xy, trans_z], 1)
+        return FaceCoeffs(id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans), rotation
+
+
+def make_backbone(name: str) -> tuple[nn.Module, int]:
+    """A backbone with random weights that gives pooled features, and their number.
+
+    Args:
+        name: "mbnetv3" (the official small one), or any timm classifier ("resnet50", …).
+
+    Raises:
+        ValueError: if timm does not know the name.
+    """
+    if name == "mbnetv3":
+        return MobileNetV3Large(), MobileNetV3Large.num_features
+    import timm  # slow to import, and mbnetv3 does not need it
+
+    if not timm.is_model(name):
+        raise ValueError(f"backbone {name!r} is not known; use mbnetv3, resnet50 or a timm name")
+    backbone = timm.create_model(name, pretrained=False, num_classes=0)
+    return backbone, int(getattr(backbone, "head_hidden_size", backbone.num_features))
+
+
+def fuse_for_inference(regressor: Regressor) -> Regressor:
+    """A faster copy for evaluation: batch norms folded into the convolutions before them.
+
+    The copy gives the same coefficients up to rounding, cannot be trained, and its parameters
+    have no official names any more: save the original.
+    """
+    fused = copy.deepcopy(regressor).eval()
+    for module in list(fused.modules()):
+        _fold_children(module)
+    fused.requires_grad_(False)
+    return fused.to(memory_format=torch.channels_last)
+
+
+def _fold_children(module: nn.Module) -> None:
+    """Fold each batch norm that directly follows a convolution among the children."""
+    previous_name, previous = "", None
+    for name, child in list(module.named_children()):
+        follows_conv = isinstance(previous, nn.Conv2d) and isinstance(child, nn.BatchNorm2d)
+        if follows_conv and previous.out_channels == child.num_features:
+            setattr(module, previous_name, fuse_conv_bn_eval(previous, child))
+            # timm's batch norm carries its activation along; torch's own has none.
+            activation = getattr(child, "act", None)
+            setattr(module, name, nn.Identity() if activation is None else activation)
+        previous_name, previous = name, child
