@@ -1,0 +1,124 @@
+"""Configuration of a training run: one dataclass, and presets that were tried."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from v3recon.io.atomic import write_text_atomic
+
+
+@dataclass(frozen=True)
+class TermWeights:
+    """Weights of the training terms; 0 switches a term off. Distances are in crop pixels."""
+
+    points: float = 1.0
+    """Mean absolute error of the 468 detected points, image plane."""
+    depth: float = 0.3
+    """The same along the optical axis, centred per face."""
+    landmarks: float = 1.0
+    """Hand-made 68 points, with the jaw marched to the visible contour."""
+    wpdc: float = 0.0
+    """Weighted parameter distance (3DDFA): needs fitted coefficients in the prepared set."""
+    vdc: float = 0.0
+    """Vertex distance (3DDFA) to the fitted coefficients."""
+    parts: float = 0.0
+    """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
+    photometric: float = 0.0
+    """Colour at visible vertices; trains albedo and light."""
+    coefficients: float = 1e-3
+    """Squared shape coefficients, in standard deviations."""
+    albedo: float = 1e-3
+    """Squared albedo coefficients, in standard deviations."""
+    light: float = 1e-2
+    """Deviation of the three colours' light from their mean (Deep3D's gamma loss)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything a run is made of; saved beside its checkpoints."""
+
+    prepared: Path
+    """Folder written by `v3recon prepare`."""
+    out: Path = Path("runs/train")
+    """Where checkpoints, TensorBoard logs and the configuration go."""
+    backbone: str = "mbnetv3"
+    """mbnetv3, resnet50, or any timm model name."""
+    face_model: str = "photoface"
+    """photoface, or the path of an official face_model.npy."""
+    input_size: int = 112
+    """Side of the network's input, pixels."""
+    init_from: Path | None = None
+    """Start from the weights of this checkpoint (its coefficients are rebased to the face model)."""
+    steps: int = 30_000
+    """Optimiser steps in all."""
+    batch_size: int = 64
+    """Global batch, over all processes."""
+    micro_batch: int = 64
+    """Faces per forward pass and per batch-norm group; must divide batch_size / processes."""
+    learning_rate: float = 1.5e-3
+    """Peak learning rate of AdamW."""
+    weight_decay: float = 0.02
+    """Decoupled weight decay, on matrices only."""
+    warmup: int = 300
+    """Steps of linear warm-up."""
+    decay: float = 0.4
+    """Last part of the run over which the rate falls to zero along a cosine."""
+    clip_norm: float = 5.0
+    """Largest gradient norm."""
+    ema: float = 0.999
+    """Decay of the moving average of the weights; the average is what is saved and validated."""
+    curriculum: float = 0.0
+    """First part of the run trained on points, coefficients and vertices only."""
+    profiled: float = 0.65
+    """Share of samples that are rotated to larger yaw (face profiling)."""
+    labelled: float = 0.35
+    """Share of samples drawn from photos with hand-made points or masks."""
+    weights: TermWeights = field(default_factory=TermWeights)
+    """Weights of the terms."""
+    seed: int = 0
+    """Seed of everything."""
+    workers: int = 1
+    """Data-loader processes per training process."""
+    threads: int = 0
+    """CPU threads per training process; 0 = torch's choice."""
+    precision: str = "float32"
+    """float32 or bfloat16 (autocast; meant for CUDA)."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    log_every: int = 50
+    """Steps between log lines."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints (the last is resumed automatically)."""
+    validate_every: int = 2000
+    """Steps between validations."""
+    dry_run: bool = False
+    """Two steps and one validation, to see that everything works."""
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot work."""
+        if self.precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.batch_size % self.micro_batch:
+            raise ValueError(
+                f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
+            )
+        for name in ("decay", "curriculum", "profiled", "labelled"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in 0…1, not {getattr(self, name)}")
+        if not 32 <= self.input_size <= 512:
+            raise ValueError(f"input_size must lie in 32…512, not {self.input_size}")
+
+
+def config_to_json(config: TrainConfig) -> dict[str, Any]:
+    """The configuration as plain JSON values."""
+    values = dataclasses.asdict(config)
+    return json.loads(json.dumps(values, default=str))
+
+
+def save_config(config: TrainConfig, path: Path) -> None:
+    """Write the configuration as JSON, atomically."""
+    write_text_atomic(path, json.dumps(config_to_json(config), indent=2) + "\n")
