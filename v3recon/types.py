@@ -119,3 +119,19 @@ class Decoded:
     rotation: Tensor
     vertices: Tensor
     points_2d: Tensor
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face found in a photo, in the photo's pixels (x right, y down, first centre (0, 0)).
+
+    Attributes:
+        box: [4] left, top, right, bottom.
+        score: the detector's confidence, 0…1.
+        points: [5, 2] eye centres, nose tip, mouth corners, the viewer's left one first; None
+            where a detector gives a box only.
+    """
+
+    box: Tensor
+    score: float
+    points: Tensor | None = None

@@ -1,0 +1,215 @@
+"""From the photo to the aligned crop and back: where the frame changes between the two.
+
+The crop frame is the 224-pixel frame of `geometry.camera.Camera`, whatever the resolution of the
+network's input. All pixels: x right, y down, the centre of the top-left pixel is (0, 0).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon.geometry.camera import Camera
+from v3recon.geometry.similarity import apply_affine_2d, invert_affine_2d, solve_scaled_pose
+from v3recon.types import Detection
+
+POS_FACE_SCALE = 102.0
+"""Crop pixels per unit of the five 3D points, in 3DDFA_V3's five-point rule."""
+
+FIVE_POINT_RULE = {"name": "five_points"}
+"""The crop rule of the official networks; see `crop_of_detection`."""
+
+
+@dataclass(frozen=True)
+class CropTransform:
+    """Affine map between a photo and its crop frame; exactly invertible.
+
+    Attributes:
+        matrix: [2, 3] float64, photo pixels to crop pixels.
+    """
+
+    matrix: Tensor
+
+    def to_crop(self, points: Tensor) -> Tensor:
+        """Photo pixels [..., N, 2] to crop pixels."""
+        return _apply(points, self.matrix)
+
+    def from_crop(self, points: Tensor) -> Tensor:
+        """Crop pixels [..., N, 2] to photo pixels."""
+        return _apply(points, self.inverse_matrix)
+
+    @property
+    def inverse_matrix(self) -> Tensor:
+        """[2, 3] float64, crop pixels to photo pixels."""
+        return invert_affine_2d(self.matrix)
+
+    @property
+    def scale(self) -> float:
+        """Crop pixels per photo pixel."""
+        return float(torch.linalg.det(self.matrix[:, :2]).abs().sqrt())
+
+
+def crop_of_five_points(points: Tensor, points_3d: Tensor, camera: Camera) -> CropTransform:
+    """3DDFA_V3's crop: the scaled orthographic fit (POS) of five 3D points, in exact form.
+
+    Upstream cuts to whole pixels and resizes the whole photo; here the fit's centre falls on the
+    camera's principal point exactly. No rotation is removed.
+
+    Args:
+        points: [5, 2] photo pixels: eyes, nose, mouth corners, the viewer's left first.
+        points_3d: [5, 3] the same points in 3D, y up; see `face_models.bfm.five_points`.
+        camera: camera of the crop.
+
+    Raises:
+        ValueError: if the points fall together.
+    """
+    assert points.shape == (5, 2) and points_3d.shape == (5, 3), (points.shape, points_3d.shape)
+    flip = torch.tensor([1.0, -1.0], dtype=torch.float64)  # POS wants both y axes up
+    scale, _, center = solve_scaled_pose(points_3d.double()[None], points.double()[None] * flip)
+    if not (torch.isfinite(scale).all() and scale > 1e-6):
+        raise ValueError("the five points of the face fall together")
+    ratio = POS_FACE_SCALE / float(scale)
+    target = torch.tensor(
+        [camera.center, camera.image_size - 1 - camera.center], dtype=torch.float64
+    )
+    return _similarity(ratio, target - ratio * center[0] * flip)
+
+
+def crop_of_square(center: Tensor, side: float, camera: Camera) -> CropTransform:
+    """Crop whose frame is an upright square of the photo.
+
+    Args:
+        center: [2] of the square, photo pixels.
+        side: of the square, photo pixels.
+        camera: camera of the crop.
+    """
+    if not (math.isfinite(side) and side > 0):
+        raise ValueError(f"a crop's side must be positive, got {side}")
+    ratio = camera.image_size / side
+    middle = (camera.image_size - 1) / 2
+    return _similarity(ratio, middle - ratio * center.double())
+
+
+def crop_of_landmarks(landmarks: Tensor, scale: float, camera: Camera) -> CropTransform:
+    """Square of `scale` times the longer side of the landmarks' box, around that box's middle.
+
+    Args:
+        landmarks: [L, 2] photo pixels, iBUG's 68 points.
+        scale: side of the square over the box's longer side.
+        camera: camera of the crop.
+    """
+    low, high = landmarks.double().amin(0), landmarks.double().amax(0)
+    return crop_of_square((low + high) / 2, scale * float((high - low).max()), camera)
+
+
+def crop_of_photo(width: int, height: int, camera: Camera) -> CropTransform:
+    """The whole photo stretched to the crop frame, for photos that are aligned crops already."""
+    size = camera.image_size
+    scale = torch.tensor([size / width, size / height], dtype=torch.float64)
+    return CropTransform(torch.cat([scale.diag(), ((scale - 1) / 2)[:, None]], 1))
+
+
+def crop_of_detection(
+    detection: Detection, rule: dict, points_3d: Tensor, camera: Camera
+) -> CropTransform:
+    """Crop of a detected face by a network's rule.
+
+    Args:
+        detection: the face.
+        rule: {"name": "five_points"}, or {"name": "box", "scale": side of the square over the
+            longer side of the 68 landmarks' box}; part of a checkpoint's description.
+        points_3d: [5, 3] for the five-point rule.
+        camera: camera of the crop.
+
+    Raises:
+        ValueError: for an unknown rule, or a detection that lacks what the rule needs.
+    """
+    name = rule.get("name")
+    if name == "five_points":
+        if detection.points is None:
+            raise ValueError("the five-point crop needs a detector that gives five points")
+        return crop_of_five_points(detection.points, points_3d, camera)
+    if name == "box":
+        center, longer = landmark_box_of(detection)
+        return crop_of_square(center, float(rule["scale"]) * longer, camera)
+    raise ValueError(f"unknown crop rule {rule!r}; known: five_points, box")
+
+
+def landmark_box_of(detection: Detection) -> tuple[Tensor, float]:
+    """Where the 68 landmarks' box of a detected face should be: its middle [2], longer side.
+
+    A linear guess from the five points, or from the detector's box where there are none, in
+    photo pixels; its coefficients were fitted to hand-made landmarks.
+    """
+    left, top, right, bottom = detection.box.double().tolist()
+    return torch.tensor([(left + right) / 2, (top + bottom) / 2]).double(), max(
+        right - left, bottom - top
+    )
+
+
+def input_matrix(matrix: Tensor, size: int, camera: Camera) -> Tensor:
+    """Photo to crop frame [2, 3] made photo to network input of another size.
+
+    The input covers the same square as the frame, so corners agree, not the first pixels'
+    centres.
+    """
+    ratio = size / camera.image_size
+    shift = torch.tensor([[0.0, 0.0, 1.0]], dtype=matrix.dtype) * (ratio - 1) / 2
+    return matrix * ratio + shift
+
+
+def crop_image(image_np: np.ndarray, matrix: Tensor | np.ndarray, size: int) -> np.ndarray:
+    """Warp a photo into a square without aliasing; reads only the region it needs.
+
+    Shrinks by area averaging to at most twice the resolution wanted, smooths what is left over,
+    then samples bilinearly. Outside of the photo is black.
+
+    Args:
+        image_np: [H, W, 3] uint8 RGB.
+        matrix: [2, 3] photo pixels to pixels of the square; a similarity.
+        size: of the square.
+
+    Returns:
+        [size, size, 3] uint8 RGB.
+    """
+    to_square = np.asarray(matrix, np.float64)
+    linear = to_square[:, :2]
+    scale = math.sqrt(abs(np.linalg.det(linear)))
+    shrink = max(1, math.floor(1 / scale + 1e-9))
+    corners = np.array([[-1, -1], [size, -1], [-1, size], [size, size]], np.float64)
+    corners = (corners - to_square[:, 2]) @ np.linalg.inv(linear).T
+    margin = 3 * shrink
+    height, width = image_np.shape[:2]
+    left, top = np.clip(np.floor(corners.min(0)) - margin, 0, [width, height]).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(0)) + margin, 0, [width, height]).astype(int)
+    if right <= left or bottom <= top:
+        return np.zeros((size, size, 3), np.uint8)
+    region = image_np[top:bottom, left:right]
+    ratio = np.ones(2)
+    if shrink > 1:
+        small = (max(1, (right - left) // shrink), max(1, (bottom - top) // shrink))
+        ratio = np.array([(right - left) / small[0], (bottom - top) / small[1]])
+        region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
+    leftover = scale * float(ratio.mean())
+    if leftover < 0.95:
+        sigma = 0.45 * math.sqrt(1 / leftover**2 - 1)
+        region = cv2.GaussianBlur(region, (0, 0), sigma)
+    # Pixel p of the region is photo pixel (p + 0.5) * ratio - 0.5 + (left, top).
+    offset = linear @ (0.5 * ratio - 0.5 + [left, top]) + to_square[:, 2]
+    warp = np.concatenate([linear * ratio, offset[:, None]], 1)
+    return cv2.warpAffine(np.ascontiguousarray(region), warp, (size, size), flags=cv2.INTER_LINEAR)
+
+
+def _apply(points: Tensor, matrix: Tensor) -> Tensor:
+    flat = points.reshape(1, -1, 2).double()
+    return apply_affine_2d(flat, matrix[None].to(flat.device)).reshape(points.shape).to(points)
+
+
+def _similarity(ratio: float, offset: Tensor) -> CropTransform:
+    linear = torch.eye(2, dtype=torch.float64) * ratio
+    return CropTransform(torch.cat([linear, offset.double()[:, None]], 1))

@@ -1,0 +1,143 @@
+"""Photographs in, pictures out: 8-bit RGB arrays [H, W, 3], row 0 on top."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from v3recon.io.atomic import replace_on_success
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAX_PIXELS = 178_956_970
+"""Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""
+
+# Only these decoders are tried, whatever the suffix: some others start external programs.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Read a photo as a viewer shows it: EXIF rotation obeyed, transparency over white.
+
+    Grey, palette, CMYK and 16-bit photos are converted; of several frames the first is taken.
+
+    Args:
+        path: the file.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+
+    Raises:
+        ValueError: with a one-line reason, if the file is not a whole, readable photo of at most
+            `MAX_PIXELS` pixels.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError("no such file")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=_FORMATS) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise Image.DecompressionBombError
+                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+    except UnidentifiedImageError:
+        raise ValueError("not a photo in a format that can be read") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller") from None
+    except MemoryError:
+        raise ValueError("not enough memory to read the photo") from None
+    except Exception as error:  # decoders raise a dozen kinds for damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"damaged or unreadable photo ({reason})") from None
+
+
+def list_photos(paths: Sequence[str | Path]) -> list[Path]:
+    """Photos named by files and folders; folders are searched recursively.
+
+    A file that is named is taken whatever its suffix; in folders those of `PHOTO_SUFFIXES` in any
+    case are. Hidden files are skipped, and so are folders that hold results of this program
+    (`name/name.npy`), so that results may be kept beside the photos.
+
+    Args:
+        paths: files or folders.
+
+    Returns:
+        Files without repetition, sorted within each folder.
+
+    Raises:
+        ValueError: if a path does not exist, or there is no photo at all.
+    """
+    photos: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if path.is_dir():
+            found: Iterator[Path] | list[Path] = _walk(path)
+        elif path.exists():
+            found = [path]
+        else:
+            raise ValueError(f"{path}: no such file or folder")
+        for photo in found:
+            photos.setdefault(photo.resolve(), photo)
+    if not photos:
+        kinds = " ".join(PHOTO_SUFFIXES)
+        raise ValueError(f"no photos ({kinds}) in {', '.join(map(str, paths))}")
+    return list(photos.values())
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write an 8-bit picture, whole or not at all.
+
+    Args:
+        path: the file; its folder exists.
+        image: [H, W, 3] uint8 RGB or [H, W] uint8 grey.
+    """
+    assert image.dtype == np.uint8, image.dtype
+    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    # Level 1 is several times faster than the default and a few percent larger.
+    done, data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
+    with replace_on_success(path) as temporary:
+        temporary.write_bytes(data.tobytes())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Photos below a folder in the order of their names."""
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not Path(root, name, f"{name}.npy").is_file()
+        )
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
+                yield Path(root, name)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow's as RGB."""
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith(("I", "F")):
+        return Image.fromarray(_to_8_bit(np.array(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        background = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(background, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Grey values of 16 or 32 bits or float as 0…255; float's range is told from its maximum."""
+    is_float = np.issubdtype(values.dtype, np.floating)
+    values = np.nan_to_num(values.astype(np.float32))
+    top = float(values.max(initial=0))
+    full = next((end for end in (1, 255) if is_float and top <= end), max(65535.0, top))
+    return (values * (255 / full)).round().clip(0, 255).astype(np.uint8)

@@ -1,0 +1,214 @@
+"""Wavefront OBJ meshes: with vertex colours, or with texture coordinates and a texture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from v3recon.io.atomic import replace_on_success, write_text_atomic
+from v3recon.io.images import write_png
+
+_DECIMALS = 6  # of a decimetre: 0.1 micrometre, as float32 holds
+_MAX_ABS = 1e9  # so that value * 10**_DECIMALS stays an exact int64
+_FLOAT_WIDTH = 19  # space, sign, 10 digits, point, 6 decimals
+_INT_WIDTH = 11
+
+
+@dataclass(frozen=True)
+class ObjMesh:
+    """What a Wavefront file holds.
+
+    Attributes:
+        vertices: [V, 3] float64.
+        faces: [F, 3] int64, 0-based.
+        colors: [V, 3] float64 RGB 0…1, or None.
+        uv_coords: [T, 2] float64, v up, or None.
+        faces_uv: [F, 3] int64, 0-based rows of `uv_coords`, or None.
+        material_library: name of the .mtl file, or None.
+    """
+
+    vertices: np.ndarray
+    faces: np.ndarray
+    colors: np.ndarray | None = None
+    uv_coords: np.ndarray | None = None
+    faces_uv: np.ndarray | None = None
+    material_library: str | None = None
+
+
+def write_obj(
+    path: str | Path,
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    *,
+    colors: np.ndarray | None = None,
+    uv_coords: np.ndarray | None = None,
+    texture: np.ndarray | None = None,
+) -> None:
+    """Write a mesh, whole or not at all.
+
+    With `colors`: `v x y z r g b` lines, as 3DDFA_V3 writes. With `uv_coords`: `vt` lines, and
+    with `texture` also `<stem>.mtl` and `<stem>.png` beside the file.
+
+    Args:
+        path: the .obj file; its folder exists.
+        vertices: [V, 3].
+        faces: [F, 3], 0-based.
+        colors: [V, 3] RGB; clipped to 0…1.
+        uv_coords: [V, 2] in 0…1, v up; the texture's first row is v = 1.
+        texture: [H, W, 3] uint8 RGB.
+
+    Raises:
+        ValueError: for shapes that disagree, values that are not finite, indices out of range.
+    """
+    path = Path(path)
+    vertices, faces = np.asarray(vertices), np.asarray(faces)
+    _check(vertices, faces, colors, uv_coords)
+    if texture is not None and uv_coords is None:
+        raise ValueError("a texture needs uv_coords")
+    parts = []
+    if texture is not None:
+        _write_material(path, texture)
+        parts.append(f"mtllib {path.stem}.mtl\nusemtl face\n".encode())
+    columns = vertices.astype(np.float64)
+    if colors is not None:
+        columns = np.concatenate([columns, np.asarray(colors, np.float64).clip(0, 1)], 1)
+    parts.append(_format_floats(b"v", columns))
+    if uv_coords is not None:
+        parts.append(_format_floats(b"vt", np.asarray(uv_coords, np.float64)))
+    parts.append(_format_faces(faces.astype(np.int64) + 1, uv_coords is not None))
+    with replace_on_success(path) as temporary, temporary.open("wb") as file:
+        file.writelines(parts)
+
+
+def read_obj(path: str | Path) -> ObjMesh:
+    """Read a triangle mesh; normals, groups and smoothing are ignored.
+
+    Raises:
+        ValueError: if a line cannot be understood, or a face is not a triangle.
+    """
+    rows: dict[str, list[list[str]]] = {"v": [], "vt": [], "f": []}
+    library = None
+    for line in Path(path).read_text().splitlines():
+        words = line.split()
+        if not words:
+            continue
+        if words[0] in rows:
+            rows[words[0]].append(words[1:])
+        elif words[0] == "mtllib":
+            library = line.split(maxsplit=1)[1].strip()
+    try:
+        values = np.array(rows["v"], np.float64)
+        uv_coords = np.array(rows["vt"], np.float64)[:, :2] if rows["vt"] else None
+        corners = np.array(rows["f"]).reshape(-1, 3)
+        corner_ids = [corner.split("/") for corner in corners.ravel()]
+        faces = np.array([ids[0] for ids in corner_ids], np.int64).reshape(-1, 3) - 1
+        faces_uv = None
+        if uv_coords is not None and all(len(ids) > 1 and ids[1] for ids in corner_ids):
+            faces_uv = np.array([ids[1] for ids in corner_ids], np.int64).reshape(-1, 3) - 1
+    except (ValueError, IndexError) as error:
+        raise ValueError(f"{path}: not a triangle mesh in Wavefront form ({error})") from None
+    colors = values[:, 3:6] if values.shape[1] >= 6 else None
+    return ObjMesh(values[:, :3], faces, colors, uv_coords, faces_uv, library)
+
+
+def _write_material(path: Path, texture: np.ndarray) -> None:
+    """`<stem>.png` and `<stem>.mtl` beside `<stem>.obj`."""
+    write_png(path.with_suffix(".png"), texture)
+    lines = "newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
+    write_text_atomic(path.with_suffix(".mtl"), f"{lines}map_Kd {path.stem}.png\n")
+
+
+def _check(
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    colors: np.ndarray | None,
+    uv_coords: np.ndarray | None,
+) -> None:
+    count = len(vertices)
+    if vertices.ndim != 2 or vertices.shape[1] != 3:
+        raise ValueError(f"expected vertices [V, 3], got {vertices.shape}")
+    if faces.ndim != 2 or faces.shape[1] != 3:
+        raise ValueError(f"expected faces [F, 3], got {faces.shape}")
+    for name, values, width in (("colors", colors, 3), ("uv_coords", uv_coords, 2)):
+        if values is not None and np.shape(values) != (count, width):
+            raise ValueError(f"expected {name} [{count}, {width}], got {np.shape(values)}")
+    if len(faces) and (faces.min() < 0 or faces.max() >= count):
+        raise ValueError(f"faces name vertices {faces.min()}…{faces.max()} of {count}")
+    for values in (vertices, colors, uv_coords):
+        if values is not None and not np.all(np.abs(values) < _MAX_ABS):
+            raise ValueError(f"mesh values must be finite and below {_MAX_ABS:g}")
+
+
+def _format_floats(prefix: bytes, values: np.ndarray) -> memoryview:
+    """Lines `prefix a b c …` with _DECIMALS decimals."""
+    scaled = np.rint(values * 10**_DECIMALS).astype(np.int64)
+    row_width = len(prefix) + scaled.shape[1] * _FLOAT_WIDTH + 1
+    buffer = np.zeros(len(scaled) * row_width, np.uint8)
+    used = _fill_floats(buffer, np.frombuffer(prefix, np.uint8), scaled, _DECIMALS)
+    return buffer[:used].data
+
+
+def _format_faces(corners: np.ndarray, with_uv: bool) -> memoryview:
+    """Lines `f a b c`, or `f a/a b/b c/c` where each vertex has its own texture coordinate."""
+    buffer = np.zeros(len(corners) * (2 + 6 * (_INT_WIDTH + 1)), np.uint8)
+    return buffer[: _fill_faces(buffer, corners, with_uv)].data
+
+
+@numba.njit(cache=True)
+def _put_int(buffer: np.ndarray, at: int, value: int, digits: int) -> int:
+    """Write a non-negative integer with at least `digits` digits; returns the new position."""
+    length = digits
+    rest = value
+    for _ in range(digits):
+        rest //= 10
+    while rest > 0:
+        length += 1
+        rest //= 10
+    for position in range(at + length - 1, at - 1, -1):
+        buffer[position] = 48 + value % 10
+        value //= 10
+    return at + length
+
+
+@numba.njit(cache=True)
+def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray, decimals: int) -> int:
+    one = 10**decimals
+    at = 0
+    for row in range(scaled.shape[0]):
+        for char in prefix:
+            buffer[at] = char
+            at += 1
+        for column in range(scaled.shape[1]):
+            value = scaled[row, column]
+            buffer[at] = 32
+            at += 1
+            if value < 0:
+                buffer[at] = 45
+                at += 1
+                value = -value
+            at = _put_int(buffer, at, value // one, 1)
+            buffer[at] = 46
+            at = _put_int(buffer, at + 1, value % one, decimals)
+        buffer[at] = 10
+        at += 1
+    return at
+
+
+@numba.njit(cache=True)
+def _fill_faces(buffer: np.ndarray, corners: np.ndarray, with_uv: bool) -> int:
+    at = 0
+    for row in range(corners.shape[0]):
+        buffer[at] = 102
+        at += 1
+        for column in range(3):
+            buffer[at] = 32
+            at = _put_int(buffer, at + 1, corners[row, column], 1)
+            if with_uv:
+                buffer[at] = 47
+                at = _put_int(buffer, at + 1, corners[row, column], 1)
+        buffer[at] = 10
+        at += 1
+    return at
