@@ -1,0 +1,1 @@
+"""How PhotoFace is learned from photographs (see docs/photoface.md)."""
