@@ -1,0 +1,291 @@
+"""The z-buffer rasteriser for the CPU, compiled by numba; see `rasterize.py` for its definition.
+
+One pass over the vertices finds homogeneous pixel coordinates and the first and last pixel at or
+beyond each vertex; most triangles of a dense face lie between pixel centres and are rejected from
+these whole numbers alone. Items of a batch are drawn by threads (the compiled code releases the
+interpreter's lock). Face ids must be in range; `rasterize` is called with faces of a checked model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon.types import Fragments
+
+FAR_AWAY = 1 << 30
+"""Stands for an unbounded side of the bounding box of a vertex that has no place on the image."""
+SLACK = 1e-6
+"""Pixels by which bounding boxes are enlarged, against rounding in the division by w."""
+
+
+def _compile(function: Callable) -> Callable:
+    """Compile without the interpreter's lock; cached on disk where a place can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no writable place for the cache: compile in memory, each run anew
+        return numba.njit(nogil=True)(function)
+
+
+def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Fragments:
+    """Fragments without gradient, float32; arguments as in `rasterize`."""
+    height, width = image_size
+    batch = len(clip)
+    clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
+    face_id = torch.full((batch, height, width), -1, dtype=torch.int64)
+    bary = torch.zeros(batch, height, width, 3)
+    depth = torch.zeros(batch, height, width)
+    targets = [t.numpy() for t in (face_id, bary, depth)]
+
+    def draw(item: int) -> None:
+        corners, box, clipped = _place_vertices(clip_np[item], height, width)
+        _draw(corners, box, clipped, faces_np, *(target[item] for target in targets))
+
+    _for_each_item(draw, batch)
+    return Fragments(*(t.to(clip.device) for t in (face_id, bary, depth)))
+
+
+def find_cover(
+    clip: Tensor, faces: Tensor, face_group: Tensor, image_size: tuple[int, int]
+) -> Tensor:
+    """Bits of the groups that cover each pixel [B, H, W] uint8; arguments as in `cover`."""
+    height, width = image_size
+    clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
+    bit = np.left_shift(np.uint8(1), face_group.to(torch.uint8).cpu().numpy())
+    bits = torch.zeros(len(clip), height, width, dtype=torch.uint8)
+    bits_np = bits.numpy()
+
+    def draw(item: int) -> None:
+        corners, box, clipped = _place_vertices(clip_np[item], height, width)
+        _cover(corners, box, clipped, faces_np, bit, bits_np[item])
+
+    _for_each_item(draw, len(clip))
+    return bits.to(clip.device)
+
+
+def interpolate_cpu(attributes: Tensor, face_id: Tensor, bary: Tensor, faces: Tensor) -> Tensor:
+    """Float32 form of `interpolate` without gradient; arguments as there."""
+    batch, height, width = face_id.shape
+    out = torch.zeros(batch, height, width, attributes.shape[-1])
+    arrays = [t.contiguous().numpy() for t in (attributes.float(), face_id, bary, faces)]
+    attributes_np, face_id_np, bary_np, faces_np = arrays
+    out_np = out.numpy()
+
+    def fill(item: int) -> None:
+        source = attributes_np[item if len(attributes_np) > 1 else 0]
+        _interpolate(source, face_id_np[item], bary_np[item], faces_np, out_np[item])
+
+    _for_each_item(fill, batch)
+    return out
+
+
+def _to_numpy(clip: Tensor) -> np.ndarray:
+    return clip.detach().cpu().contiguous().numpy()
+
+
+def _for_each_item(task: Callable[[int], None], batch: int) -> None:
+    workers = min(batch, torch.get_num_threads())
+    if workers < 2:
+        for item in range(batch):
+            task(item)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(task, range(batch)))
+
+
+@_compile
+def _place_vertices(clip, height, width):
+    """Homogeneous pixels [V, 4] (X, Y, w, z), whole-pixel bounds [V, 4], any vertex out of view."""
+    count = clip.shape[0]
+    corners = np.empty((count, 4), np.float64)
+    box = np.empty((count, 4), np.int32)  # first and last column, first and last row
+    clipped = False
+    for i in range(count):
+        w = np.float64(clip[i, 3])
+        z = np.float64(clip[i, 2])
+        x = 0.5 * ((np.float64(clip[i, 0]) + w) * width - w)
+        y = 0.5 * ((np.float64(clip[i, 1]) + w) * height - w)
+        corners[i, 0] = x
+        corners[i, 1] = y
+        corners[i, 2] = w
+        corners[i, 3] = z
+        if w > 0 and -w <= z and z <= w and abs(x) < np.inf and abs(y) < np.inf:
+            column = min(max(x / w, -1.0), float(width))
+            row = min(max(y / w, -1.0), float(height))
+            box[i, 0] = max(np.int32(np.ceil(column - SLACK)), 0)
+            box[i, 1] = min(np.int32(np.floor(column + SLACK)), width - 1)
+            box[i, 2] = max(np.int32(np.ceil(row - SLACK)), 0)
+            box[i, 3] = min(np.int32(np.floor(row + SLACK)), height - 1)
+        else:
+            clipped = True
+            box[i, 0] = -FAR_AWAY
+            box[i, 1] = FAR_AWAY
+            box[i, 2] = -FAR_AWAY
+            box[i, 3] = FAR_AWAY
+    return corners, box, clipped
+
+
+@_compile
+def _bounds(corners, box, i, j, k, height, width):
+    """First and last column and row of a triangle with a vertex out of view; empty when unseen."""
+    seen = False
+    for vertex in (i, j, k):
+        for axis in range(4):
+            if not abs(corners[vertex, axis]) < np.inf:
+                return 1, 0, 1, 0
+        seen = seen or corners[vertex, 2] > 0
+    if not seen:
+        return 1, 0, 1, 0
+    if corners[i, 2] <= 0 or corners[j, 2] <= 0 or corners[k, 2] <= 0:
+        return 0, width - 1, 0, height - 1  # it passes the camera's plane: no bound
+    c0 = r0 = float(FAR_AWAY)
+    c1 = r1 = -float(FAR_AWAY)
+    for vertex in (i, j, k):
+        column = corners[vertex, 0] / corners[vertex, 2]
+        row = corners[vertex, 1] / corners[vertex, 2]
+        c0 = min(c0, column)
+        c1 = max(c1, column)
+        r0 = min(r0, row)
+        r1 = max(r1, row)
+    return (
+        int(np.ceil(min(max(c0, 0.0), float(width)) - SLACK)),
+        int(np.floor(max(min(c1, width - 1.0), -1.0) + SLACK)),
+        int(np.ceil(min(max(r0, 0.0), float(height)) - SLACK)),
+        int(np.floor(max(min(r1, height - 1.0), -1.0) + SLACK)),
+    )
+
+
+@_compile
+def _owns_edge(e, a, b, sign):
+    """Top-left rule for one edge value e = a column + b row + k; sign of the triangle's area."""
+    if e != 0.0:
+        return True
+    return a * sign > 0.0 or (a == 0.0 and b * sign > 0.0)
+
+
+@_compile
+def _draw(corners, box, clipped, faces, face_id, bary, depth):
+    """Z-buffer one mesh; `depth` 0 means that the pixel is empty."""
+    height, width = face_id.shape
+    for f in range(faces.shape[0]):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        c0 = min(box[i, 0], box[j, 0], box[k, 0])
+        c1 = max(box[i, 1], box[j, 1], box[k, 1])
+        r0 = min(box[i, 2], box[j, 2], box[k, 2])
+        r1 = max(box[i, 3], box[j, 3], box[k, 3])
+        if (c0 > c1) | (r0 > r1):
+            continue
+        if c1 == FAR_AWAY:
+            c0, c1, r0, r1 = _bounds(corners, box, i, j, k, height, width)
+        x0, y0, w0 = corners[i, 0], corners[i, 1], corners[i, 2]
+        x1, y1, w1 = corners[j, 0], corners[j, 1], corners[j, 2]
+        x2, y2, w2 = corners[k, 0], corners[k, 1], corners[k, 2]
+        # Swapping the two vertices of an edge negates its three terms exactly, so that two
+        # triangles never both own, or both refuse, a pixel at their common edge.
+        a0, b0, k0 = y1 * w2 - y2 * w1, x2 * w1 - x1 * w2, x1 * y2 - x2 * y1
+        a1, b1, k1 = y2 * w0 - y0 * w2, x0 * w2 - x2 * w0, x2 * y0 - x0 * y2
+        a2, b2, k2 = y0 * w1 - y1 * w0, x1 * w0 - x0 * w1, x0 * y1 - x1 * y0
+        for r in range(r0, r1 + 1):
+            row0, row1, row2 = b0 * r + k0, b1 * r + k1, b2 * r + k2
+            for c in range(c0, c1 + 1):
+                e0, e1, e2 = a0 * c + row0, a1 * c + row1, a2 * c + row2
+                low, high = min(e0, e1, e2), max(e0, e1, e2)
+                if (low < 0.0) & (high > 0.0):
+                    continue
+                total = e0 + e1 + e2
+                if total == 0.0:
+                    continue
+                if (low == 0.0) | (high == 0.0):
+                    sign = 1.0 if total > 0.0 else -1.0
+                    if not (
+                        _owns_edge(e0, a0, b0, sign)
+                        and _owns_edge(e1, a1, b1, sign)
+                        and _owns_edge(e2, a2, b2, sign)
+                    ):
+                        continue
+                scale = 1.0 / total
+                u, v, t = e0 * scale, e1 * scale, e2 * scale
+                w = u * w0 + v * w1 + t * w2
+                if clipped:
+                    z = u * corners[i, 3] + v * corners[j, 3] + t * corners[k, 3]
+                    if not (w > 0.0 and -w <= z and z <= w):
+                        continue
+                nearer = np.float32(w)
+                if depth[r, c] == 0.0 or nearer < depth[r, c]:
+                    depth[r, c] = nearer
+                    face_id[r, c] = f
+                    bary[r, c, 0] = u
+                    bary[r, c, 1] = v
+                    bary[r, c, 2] = t
+
+
+@_compile
+def _cover(corners, box, clipped, faces, bit, bits):
+    """Set the bit of each triangle at the pixels that it covers; the tests are those of `_draw`."""
+    height, width = bits.shape
+    for f in range(faces.shape[0]):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        c0 = min(box[i, 0], box[j, 0], box[k, 0])
+        c1 = max(box[i, 1], box[j, 1], box[k, 1])
+        r0 = min(box[i, 2], box[j, 2], box[k, 2])
+        r1 = max(box[i, 3], box[j, 3], box[k, 3])
+        if (c0 > c1) | (r0 > r1):
+            continue
+        if c1 == FAR_AWAY:
+            c0, c1, r0, r1 = _bounds(corners, box, i, j, k, height, width)
+        x0, y0, w0 = corners[i, 0], corners[i, 1], corners[i, 2]
+        x1, y1, w1 = corners[j, 0], corners[j, 1], corners[j, 2]
+        x2, y2, w2 = corners[k, 0], corners[k, 1], corners[k, 2]
+        a0, b0, k0 = y1 * w2 - y2 * w1, x2 * w1 - x1 * w2, x1 * y2 - x2 * y1
+        a1, b1, k1 = y2 * w0 - y0 * w2, x0 * w2 - x2 * w0, x2 * y0 - x0 * y2
+        a2, b2, k2 = y0 * w1 - y1 * w0, x1 * w0 - x0 * w1, x0 * y1 - x1 * y0
+        for r in range(r0, r1 + 1):
+            row0, row1, row2 = b0 * r + k0, b1 * r + k1, b2 * r + k2
+            for c in range(c0, c1 + 1):
+                e0, e1, e2 = a0 * c + row0, a1 * c + row1, a2 * c + row2
+                low, high = min(e0, e1, e2), max(e0, e1, e2)
+                if (low < 0.0) & (high > 0.0):
+                    continue
+                total = e0 + e1 + e2
+                if total == 0.0:
+                    continue
+                if (low == 0.0) | (high == 0.0):
+                    sign = 1.0 if total > 0.0 else -1.0
+                    if not (
+                        _owns_edge(e0, a0, b0, sign)
+                        and _owns_edge(e1, a1, b1, sign)
+                        and _owns_edge(e2, a2, b2, sign)
+                    ):
+                        continue
+                if clipped:
+                    scale = 1.0 / total
+                    u, v, t = e0 * scale, e1 * scale, e2 * scale
+                    w = u * w0 + v * w1 + t * w2
+                    z = u * corners[i, 3] + v * corners[j, 3] + t * corners[k, 3]
+                    if not (w > 0.0 and -w <= z and z <= w):
+                        continue
+                bits[r, c] |= bit[f]
+
+
+@_compile
+def _interpolate(attributes, face_id, bary, faces, out):
+    """Weighted sum of the three vertices' attributes at covered pixels of one item."""
+    height, width = face_id.shape
+    channels = attributes.shape[1]
+    for r in range(height):
+        for c in range(width):
+            f = face_id[r, c]
+            if f >= 0:
+                i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+                u, v, t = bary[r, c, 0], bary[r, c, 1], bary[r, c, 2]
+                for channel in range(channels):
+                    out[r, c, channel] = (
+                        u * attributes[i, channel]
+                        + v * attributes[j, channel]
+                        + t * attributes[k, channel]
+                    )

@@ -1,0 +1,216 @@
+"""Where the eight facial parts of a reconstructed face lie in the image.
+
+Two products, as in 3DDFA_V3: `segment_visible`, one label per pixel where a part is seen, and
+`segment_parts`, each part's own triangles drawn alone. Labels: 0 none, p + 1 for part p of
+PART_NAMES (the person's own right and left).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.geometry.camera import Camera, to_clip
+from v3recon.render.rasterize import cover, rasterize
+from v3recon.render.visibility import visible_vertices
+from v3recon.types import Decoded, Fragments
+
+LABEL_COLORS = (
+    (0, 0, 0),
+    (230, 60, 60),  # right_eye
+    (60, 120, 240),  # left_eye
+    (150, 30, 90),  # right_eyebrow
+    (40, 50, 140),  # left_eyebrow
+    (250, 190, 60),  # nose
+    (240, 110, 190),  # up_lip
+    (150, 60, 200),  # down_lip
+    (110, 190, 130),  # skin
+)
+"""RGB 0…255 of labels 0…8."""
+
+
+def segment_visible(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+    normals: Tensor | None = None,
+) -> Tensor:
+    """Labels of the parts that are seen, from one rasterisation (equals 3DDFA_V3's eight renders).
+
+    A pixel belongs to part p where the interpolated indicator "vertex is of part p and visible" is
+    at least one half; later parts lie over earlier ones where two reach one half.
+
+    Args:
+        decoded: B faces.
+        model: their face model.
+        camera: camera of the crop.
+        image_size: (H, W) of the label map.
+        from_crop: [B, 2, 3] affine map from crop pixels to the map's pixels; default identity. With
+            it only the face's own window is rasterised, so that a large photo costs little.
+        rasterizer: as in `render.rasterize.rasterize`.
+        normals: [B, V, 3] rotated vertex normals when they are known already.
+
+    Returns:
+        [B, H, W] uint8, 0…8.
+    """
+    with torch.no_grad():
+        if normals is None:
+            normals = model.normals(decoded.shape) @ decoded.rotation
+        labels = torch.zeros(
+            len(decoded.vertices), *image_size, dtype=torch.uint8, device=decoded.vertices.device
+        )
+        for items, window, clip in _windows(decoded, camera, image_size, from_crop):
+            rows, columns = window
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            fragments = rasterize(clip, model.faces, size, rasterizer)
+            labels[items, rows, columns] = visible_labels(
+                fragments, model.faces, model.part_labels, normals[items]
+            )
+        return labels
+
+
+def visible_labels(
+    fragments: Fragments, faces: Tensor, part_labels: Tensor, normals: Tensor
+) -> Tensor:
+    """Part labels of a mesh that has been rasterised.
+
+    Args:
+        fragments: what `rasterize` returned for these faces.
+        faces: [F, 3] int64.
+        part_labels: [V] 0 none, 1…8.
+        normals: [B, V, 3] rotated vertex normals, world frame.
+
+    Returns:
+        [B, H, W] uint8, 0…8.
+    """
+    visible = visible_vertices(fragments, faces, normals)
+    owner = fragments.face_id.reshape(-1)
+    pixel = torch.nonzero(owner >= 0).squeeze(1)
+    corners = faces.index_select(0, owner[pixel])
+    item = torch.div(pixel, fragments.face_id[0].numel(), rounding_mode="floor")
+    vertex = (corners + (item * visible.shape[1])[:, None]).T
+    seen_label = (part_labels * visible).to(torch.uint8).reshape(-1)
+    one, two, three = (seen_label[index] for index in vertex)  # labels of the corners, 0 = unseen
+    u, v, t = fragments.bary.reshape(-1, 3)[pixel].unbind(1)
+    same_12, same_13, same_23 = one == two, one == three, two == three
+    # Indicator of each corner's own part at the pixel; no other part can be positive there.
+    share_1 = u + v * same_12 + t * same_13
+    share_2 = u * same_12 + v + t * same_23
+    share_3 = u * same_13 + v * same_23 + t
+    label = torch.maximum(one * (share_1 >= 0.5), two * (share_2 >= 0.5))
+    label = torch.maximum(label, three * (share_3 >= 0.5))
+    out = torch.zeros(owner.numel(), dtype=torch.uint8, device=owner.device)
+    out[pixel] = label
+    return out.reshape(fragments.face_id.shape)
+
+
+def segment_parts(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+) -> Tensor:
+    """Where each part's own triangles project, whatever lies in front of them.
+
+    Args:
+        decoded: B faces.
+        model: their face model.
+        camera: camera of the crop.
+        image_size: (H, W) of the masks.
+        from_crop: [B, 2, 3] affine map from crop pixels to the masks' pixels; default identity.
+        rasterizer: as in `render.rasterize.rasterize`.
+
+    Returns:
+        [B, 8, H, W] bool, in the order of PART_NAMES.
+    """
+    bits = segment_part_bits(decoded, model, camera, image_size, from_crop, rasterizer)
+    return unpack_part_bits(bits)
+
+
+def segment_part_bits(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+) -> Tensor:
+    """`segment_parts` packed: [B, H, W] uint8, bit p of a pixel = part p; same arguments."""
+    with torch.no_grad():
+        faces = torch.cat(model.part_faces)
+        group = torch.repeat_interleave(
+            torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
+            torch.tensor([len(part) for part in model.part_faces], device=faces.device),
+        )
+        bits = torch.zeros(
+            len(decoded.vertices), *image_size, dtype=torch.uint8, device=decoded.vertices.device
+        )
+        for items, window, clip in _windows(decoded, camera, image_size, from_crop):
+            rows, columns = window
+            size = (rows.stop - rows.start, columns.stop - columns.start)
+            bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
+        return bits
+
+
+def unpack_part_bits(bits: Tensor) -> Tensor:
+    """Masks [B, 8, H, W] bool of packed bits [B, H, W] uint8."""
+    masks = torch.empty(
+        len(bits), len(PART_NAMES), *bits.shape[1:], dtype=torch.bool, device=bits.device
+    )
+    for part in range(len(PART_NAMES)):
+        torch.ne(bits & (1 << part), 0, out=masks[:, part])
+    return masks
+
+
+def label_colors() -> Tensor:
+    """RGB [9, 3] uint8 of labels 0…8, black where there is no part."""
+    return torch.tensor(LABEL_COLORS, dtype=torch.uint8)
+
+
+def colorize_labels(labels: Tensor) -> Tensor:
+    """Pictures of label maps.
+
+    Args:
+        labels: [B, H, W] integers 0…8.
+
+    Returns:
+        [B, 3, H, W] RGB, 0…1.
+    """
+    colors = label_colors().to(labels.device).float() / 255
+    return colors[labels.long()].permute(0, 3, 1, 2)
+
+
+def _windows(
+    decoded: Decoded, camera: Camera, image_size: tuple[int, int], from_crop: Tensor | None
+) -> list[tuple[slice, tuple[slice, slice], Tensor]]:
+    """Parts of the raster worth drawing: batch items, rows and columns, clip coordinates there.
+
+    Without `from_crop` this is the whole raster for the whole batch; with it, one window per item
+    around the item's vertices.
+    """
+    height, width = image_size
+    if from_crop is None:
+        everything = (slice(0, height), slice(0, width))
+        clip = to_clip(decoded.vertices, camera, image_size)
+        return [(slice(0, len(decoded.vertices)), everything, clip)]
+    from_crop = from_crop.expand(len(decoded.vertices), 2, 3)
+    points = decoded.points_2d @ from_crop[..., :2].transpose(-1, -2) + from_crop[:, None, :, 2]
+    limit = points.new_tensor([width, height])
+    first = points.amin(1).floor().nan_to_num(0.0).clamp(min=0).minimum(limit).long().tolist()
+    last = (points.amax(1).ceil() + 1).nan_to_num(0.0).clamp(min=0).minimum(limit).long().tolist()
+    windows = []
+    for item, ((left, top), (right, bottom)) in enumerate(zip(first, last, strict=True)):
+        if left >= right or top >= bottom:
+            continue
+        one = slice(item, item + 1)
+        shift = from_crop.new_tensor([[0, 0, left], [0, 0, top]])
+        size = (bottom - top, right - left)
+        clip = to_clip(decoded.vertices[one], camera, size, from_crop[one] - shift)
+        windows.append((one, (slice(top, bottom), slice(left, right)), clip))
+    return windows
