@@ -45,17 +45,20 @@ def landmark_loss(points: Tensor, target: Tensor, weights: Tensor | None = None)
 
 
 @torch.no_grad()
-def march_contour_index(points_2d: Tensor, contour_lines: Tensor, roll: Tensor) -> Tensor:
+def march_contour_index(
+    points_2d: Tensor, contour_lines: Tensor, roll: Tensor, chin: int
+) -> Tensor:
     """Vertices that form the outline of the face as seen by the camera.
 
     With the roll removed, line i gives the vertex with the smallest x for i < N // 2, the largest
-    for i > N // 2; the middle line (the chin) gives its first vertex (3DDFA_V3, `ldm106_2d`).
+    for i > N // 2; the middle landmark, the chin, does not march (3DDFA_V3, `ldm106_2d`).
 
     Args:
         points_2d: [B, V, 2] projected vertices, pixels, y down.
         contour_lines: [N, K] vertex ids of N (odd) lines from the person's right ear over the
             chin to the left ear, each filled up with -1.
         roll: [B] radians, as in `geometry.rotation.euler_to_matrix`.
+        chin: vertex id of the middle landmark (`landmarks_106[16]`).
 
     Returns:
         [B, N] vertex ids.
@@ -72,8 +75,8 @@ def march_contour_index(points_2d: Tensor, contour_lines: Tensor, roll: Tensor) 
     count = len(contour_lines)
     line = torch.arange(count, device=points_2d.device)
     column = torch.where(line < count // 2, least, most)
-    column = torch.where(line == count // 2, 0, column)
-    return contour_lines.expand(len(points_2d), -1, -1).gather(2, column[..., None])[..., 0]
+    index = contour_lines.expand(len(points_2d), -1, -1).gather(2, column[..., None])[..., 0]
+    return torch.where(line == count // 2, chin, index)
 
 
 def gather_landmarks(points_2d: Tensor, index: Tensor) -> Tensor:
