@@ -255,7 +255,8 @@ def _check(data: FaceModelData, vertex_count: int) -> None:
     for key in ("id_basis", "exp_basis"):
         shape = tuple(getattr(data, key).shape)
         expect(
-            len(shape) == 3 and shape[:2] == (control, 3), f"{key} is {shape}, not ({control}, 3, K)"
+            len(shape) == 3 and shape[:2] == (control, 3),
+            f"{key} is {shape}, not ({control}, 3, K)",
         )
     expect(
         tuple(data.alb_basis.shape[:2]) == (len(data.mean_albedo), 3),
@@ -284,8 +285,10 @@ def _check(data: FaceModelData, vertex_count: int) -> None:
     for key, index in indices.items():
         if index.numel():
             low, high = int(index.min()), int(index.max())
-            expect(low >= 0 and high < vertex_count, f"{key} has vertex ids {low}…{high}, not 0…"
-                   f"{vertex_count - 1}")
+            expect(
+                low >= 0 and high < vertex_count,
+                f"{key} has vertex ids {low}…{high}, not 0…{vertex_count - 1}",
+            )
     for key, count in (("landmarks_68", 68), ("landmarks_106", 106), ("landmarks_134", 134)):
         found = len(getattr(data, key))
         expect(found == count, f"{key} has {found} entries")

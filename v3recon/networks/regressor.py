@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import itertools
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -54,16 +56,16 @@ class Regressor(nn.Module):
         self.rotation = rotation
         self.backbone, width = make_backbone(backbone)
         outputs = (*self.sizes, ROTATIONS[rotation], SH_SIZE, 2, 1)
-        self.final_layers = nn.ModuleList(nn.Conv2d(width, count, 1) for count in outputs)
-        for head in self.final_layers:
+        heads = [nn.Conv2d(width, count, 1) for count in outputs]
+        for head in heads:
             nn.init.normal_(head.weight, 0, HEAD_WEIGHT_STD)
-            nn.init.zeros_(head.bias)
+            nn.init.constant_(head.bias, 0)  # pyright: ignore[reportArgumentType]
         if rotation == "6d":
-            with torch.no_grad():
-                self.final_layers[ANGLE_HEAD].bias.copy_(torch.tensor(IDENTITY_6D))
+            heads[ANGLE_HEAD].bias = nn.Parameter(torch.tensor(IDENTITY_6D))
+        self.final_layers = nn.ModuleList(heads)
 
     def features(self, image: Tensor) -> Tensor:
-        """Pooled features [B, F] of crops [B, 3, S, S] in 0…1, S = input_size.
+        """Pooled features [B, F, 1, 1] of crops [B, 3, S, S] in 0…1, S = input_size.
 
         Raises:
             ValueError: if the crops have another size.
@@ -71,7 +73,7 @@ class Regressor(nn.Module):
         if image.ndim != 4 or image.shape[1:] != (3, self.input_size, self.input_size):
             size = self.input_size
             raise ValueError(f"expected crops [B, 3, {size}, {size}], got {tuple(image.shape)}")
-        return self.backbone(image).flatten(1)
+        return self.backbone(image)[..., None, None]
 
     def forward(self, image: Tensor) -> FaceCoeffs:
         """Coefficients of the faces.
@@ -98,10 +100,7 @@ class Regressor(nn.Module):
 
     def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
         features = self.features(image)
-        outputs = [
-            nn.functional.linear(features, head.weight.flatten(1), head.bias)
-            for head in self.final_layers
-        ]
+        outputs = [head(features).flatten(1) for head in self.final_layers]
         id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
         rotation = None
         if self.rotation == "6d":
@@ -127,7 +126,9 @@ def make_backbone(name: str) -> tuple[nn.Module, int]:
     if not timm.is_model(name):
         raise ValueError(f"backbone {name!r} is not known; use mbnetv3, resnet50 or a timm name")
     backbone = timm.create_model(name, pretrained=False, num_classes=0)
-    return backbone, int(getattr(backbone, "head_hidden_size", backbone.num_features))
+    # Some heads widen the features after pooling; timm names that width apart.
+    width = getattr(backbone, "head_hidden_size", None) or backbone.num_features
+    return backbone, cast(int, width)
 
 
 def fuse_for_inference(regressor: Regressor) -> Regressor:
@@ -145,12 +146,10 @@ def fuse_for_inference(regressor: Regressor) -> Regressor:
 
 def _fold_children(module: nn.Module) -> None:
     """Fold each batch norm that directly follows a convolution among the children."""
-    previous_name, previous = "", None
-    for name, child in list(module.named_children()):
-        follows_conv = isinstance(previous, nn.Conv2d) and isinstance(child, nn.BatchNorm2d)
-        if follows_conv and previous.out_channels == child.num_features:
-            setattr(module, previous_name, fuse_conv_bn_eval(previous, child))
-            # timm's batch norm carries its activation along; torch's own has none.
-            activation = getattr(child, "act", None)
-            setattr(module, name, nn.Identity() if activation is None else activation)
-        previous_name, previous = name, child
+    children = list(module.named_children())
+    for (conv_name, conv), (norm_name, norm) in itertools.pairwise(children):
+        if not isinstance(conv, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
+        # timm's batch norm carries its activation along; torch's own has none.
+        setattr(module, norm_name, getattr(norm, "act", nn.Identity()))

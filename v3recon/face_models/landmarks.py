@@ -1,0 +1,102 @@
+"""Landmarks of a face model: fixed vertices, and contour points that march with the pose."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler
+
+CHIN_LINE = 16
+"""Of the 33 contour lines: 0…15 the viewer's left, 16 the chin, 17…32 the viewer's right."""
+
+CONTOUR_68 = slice(0, 33, 2)
+"""Every other point of the 33-point contour is a point of the 17-point jaw of the 68 set."""
+
+
+def landmark_points(points: Tensor, index: Tensor) -> Tensor:
+    """Points of chosen vertices.
+
+    Args:
+        points: [B, V, D] any frame.
+        index: [L] vertex ids, or [B, L] where they differ from face to face.
+
+    Returns:
+        [B, L, D] in the frame of `points`.
+    """
+    assert points.ndim == 3 and index.ndim in (1, 2), (points.shape, index.shape)
+    if index.ndim == 1:
+        return points[:, index]
+    return points.gather(1, index[..., None].expand(-1, -1, points.shape[-1]))
+
+
+def march_contour(
+    shape: Tensor,
+    rotation: Tensor,
+    trans: Tensor,
+    model: LinearFaceModel,
+    camera: Camera | None = None,
+) -> Tensor:
+    """Vertices where the face's silhouette lies at this pose (3DDFA_V3's ldm106_2d).
+
+    With the roll taken out of the pose, each contour line gives its vertex with the smallest
+    image x (lines 0…15) or the largest (17…32); the chin stays `landmarks_106[16]`. Draw the
+    vertices *with* the roll: `landmark_points(decoded.points_2d, index)`.
+
+    Args:
+        shape: [B, V, 3] unposed vertices, decimetres.
+        rotation: [B, 3, 3], acts on row vectors.
+        trans: [B, 3] translation, decimetres (perspective makes it matter).
+        model: the face model, for its contour lines.
+        camera: default the camera of the crop.
+
+    Returns:
+        [B, 33] vertex ids; the choice has no gradient, the points have.
+    """
+    assert shape.ndim == 3 and rotation.shape[1:] == (3, 3), (shape.shape, rotation.shape)
+    lines = model.contour_lines  # [33, N], filled up with -1
+    with torch.no_grad():
+        angle = matrix_to_euler(rotation)
+        upright = euler_to_matrix(angle * angle.new_tensor([1, 1, 0]))
+        candidates = shape[:, lines.clamp(min=0).reshape(-1)] @ upright + trans[:, None]
+        x = project(candidates, camera or Camera())[..., 0].unflatten(1, lines.shape)
+        to_left = torch.arange(len(lines), device=lines.device) < CHIN_LINE
+        cost = torch.where(to_left[:, None], x, -x).masked_fill(lines < 0, torch.inf)
+        slot = cost.argmin(2)  # [B, 33]
+        index = lines.expand(len(shape), -1, -1).gather(2, slot[..., None])[..., 0]
+        index[:, CHIN_LINE] = model.landmarks_106[CHIN_LINE]
+    return index
+
+
+def marched_landmarks_106(contour: Tensor, model: LinearFaceModel) -> Tensor:
+    """The 106 set with its 33 contour points replaced by marched ones.
+
+    Args:
+        contour: [B, 33] of `march_contour`.
+        model: the face model.
+
+    Returns:
+        [B, 106] vertex ids.
+    """
+    inner = model.landmarks_106[contour.shape[1] :].expand(len(contour), -1)
+    return torch.cat([contour, inner], 1)
+
+
+def marched_landmarks_68(contour: Tensor, model: LinearFaceModel) -> Tensor:
+    """The 68 set with its 17 jaw points replaced by every other marched contour point.
+
+    Both contours run from ear to ear over the chin; upstream has no such rule, the photos'
+    hand-made jaw points follow the silhouette, as the marched ones do.
+
+    Args:
+        contour: [B, 33] of `march_contour`.
+        model: the face model.
+
+    Returns:
+        [B, 68] vertex ids.
+    """
+    jaw = contour[:, CONTOUR_68]
+    inner = model.landmarks_68[jaw.shape[1] :].expand(len(contour), -1)
+    return torch.cat([jaw, inner], 1)

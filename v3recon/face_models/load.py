@@ -1,0 +1,54 @@
+"""Face models by name or by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from v3recon.face_models.bfm import load_bfm
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.photoface import load_photoface
+
+FACE_MODELS = {"bfm": load_bfm, "photoface": load_photoface}
+"""Loader of each model, `load(path) -> LinearFaceModel`."""
+
+_NAME_OF_SUFFIX = {".npy": "bfm", ".npz": "photoface"}
+
+
+def load_face_model(
+    name_or_path: str | Path = "photoface", path: str | Path | None = None
+) -> LinearFaceModel:
+    """Load a face model.
+
+    Args:
+        name_or_path: "photoface" (in the package), "bfm" (the official model, not in the
+            package), or a file: `.npy` in the official layout, `.npz` made by
+            `v3recon build-face-model`.
+        path: the file of a model given by name; needed for "bfm".
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        ValueError: if the name is not known, or the file is missing or malformed.
+    """
+    name = str(name_or_path)
+    if name not in FACE_MODELS:
+        suffix = Path(name).suffix.lower()
+        if suffix not in _NAME_OF_SUFFIX:
+            known = ", ".join(FACE_MODELS)
+            raise ValueError(
+                f"face model {name!r} is not known; use {known}, or a .npy or .npz file"
+            )
+        if path is not None:
+            raise ValueError(f"give either a name with a path or one file, not {name} and {path}")
+        if not Path(name).is_file():
+            raise ValueError(f"{name}: no such file")
+        return FACE_MODELS[_NAME_OF_SUFFIX[suffix]](Path(name))
+    if path is not None:
+        return FACE_MODELS[name](Path(path))
+    if name == "bfm":
+        raise ValueError(
+            "the official model is not in the package for its licence; give the path of its "
+            "face_model.npy (--face-model PATH, or --assets FOLDER), or use 'photoface'"
+        )
+    return load_photoface()

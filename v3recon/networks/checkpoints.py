@@ -1,0 +1,257 @@
+"""Weights with a description of what they are for; the official files are read as well."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.io.atomic import replace_on_success
+from v3recon.networks.regressor import ANGLE_HEAD, ROTATIONS, Regressor
+
+FORMAT = "v3recon-regressor"
+FORMAT_VERSION = 1
+OFFICIAL_KEY = "net_recon"
+OFFICIAL_INPUT_SIZE = 224
+# One parameter that only this backbone has.
+_OFFICIAL_BACKBONES = {
+    "backbone.layer4.2.conv3.weight": "resnet50",
+    "backbone.features.15.conv.7.weight": "mbnetv3",
+}
+
+
+@dataclass(frozen=True)
+class CheckpointDescription:
+    """What a checkpoint's weights are for.
+
+    Attributes:
+        backbone: "resnet50", "mbnetv3" or a timm name.
+        face_model: name of the face model whose coefficients come out.
+        face_model_hash: its `content_hash`; empty where unknown (official files).
+        sizes: numbers of identity, expression and albedo coefficients.
+        input_size: side of the crop, pixels.
+        rotation: "euler" or "6d".
+        crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
+        training: summary of the training, figures and command; JSON values.
+        format_version: of the file.
+    """
+
+    backbone: str
+    face_model: str
+    face_model_hash: str
+    sizes: tuple[int, int, int]
+    input_size: int
+    rotation: str = "euler"
+    crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
+    training: dict[str, Any] = field(default_factory=dict)
+    format_version: int = FORMAT_VERSION
+
+
+@dataclass(frozen=True)
+class LoadedRegressor:
+    """A regressor in evaluation mode and its description."""
+
+    regressor: Regressor
+    description: CheckpointDescription
+
+
+def save_checkpoint(
+    path: str | Path,
+    regressor: Regressor,
+    *,
+    face_model: LinearFaceModel,
+    crop_rule: Mapping[str, Any],
+    training: Mapping[str, Any] | None = None,
+    half: bool = False,
+) -> None:
+    """Write weights and their description as one file, whole or not at all.
+
+    Args:
+        path: `.pth` file to write; its folder must exist.
+        regressor: the network; its other attributes go into the description.
+        face_model: the model whose coefficients it gives.
+        crop_rule: {"name": …, numbers …}, JSON values.
+        training: JSON values; default nothing.
+        half: store matrices in half precision (they load as float32); batch-norm statistics
+            and biases stay in float32.
+
+    Raises:
+        ValueError: if sizes disagree, the description is no JSON, or weights are not finite.
+        OSError: if the file cannot be written; an old file stays untouched.
+    """
+    if regressor.sizes != face_model.sizes:
+        raise ValueError(
+            f"the network gives {regressor.sizes} coefficients, the face model "
+            f"{face_model.name!r} takes {face_model.sizes}"
+        )
+    if "name" not in crop_rule:
+        raise ValueError(f"crop_rule needs a 'name', got {dict(crop_rule)}")
+    description = CheckpointDescription(
+        backbone=regressor.backbone_name,
+        face_model=face_model.name,
+        face_model_hash=face_model.content_hash,
+        sizes=regressor.sizes,
+        input_size=regressor.input_size,
+        rotation=regressor.rotation,
+        crop_rule=dict(crop_rule),
+        training=dict(training or {}),
+    )
+    try:
+        text = json.dumps(asdict(description), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the description must hold JSON values only: {error}") from None
+    weights = {key: _stored(key, value, half) for key, value in regressor.state_dict().items()}
+    with replace_on_success(path) as temporary:
+        torch.save({"format": FORMAT, "description": text, "weights": weights}, temporary)
+
+
+def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> LoadedRegressor:
+    """Read a checkpoint of ours or of 3DDFA_V3.
+
+    Args:
+        path: `.pth` file.
+        model: the face model it will be used with; checked against the description.
+
+    Returns:
+        The regressor, on the CPU and in evaluation mode, with its description.
+
+    Raises:
+        ValueError: if the file is missing, damaged, foreign, or made for another face model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
+    content = _read(path)
+    try:
+        if content.get("format") == FORMAT:
+            description = _description(content)
+            weights = content["weights"]
+        elif isinstance(content.get(OFFICIAL_KEY), dict):
+            weights = content[OFFICIAL_KEY]
+            description = _official_description(weights)
+        else:
+            raise ValueError("not a checkpoint of v3recon or of 3DDFA_V3")
+        regressor = _regressor(description, weights)
+        if model is not None:
+            _check_face_model(description, model)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return LoadedRegressor(regressor.eval(), description)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: not a checkpoint, damaged, or it holds more than tensors (refused)"
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read ({type(error).__name__}); damaged?") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds {type(content).__name__}, not a checkpoint")
+    return content
+
+
+def _stored(key: str, value: Tensor, half: bool) -> Tensor:
+    """A parameter as it is written; a copy on the CPU that shares no larger storage."""
+    value = value.detach().cpu()
+    if not value.is_floating_point():
+        return value.clone()
+    value = value.half() if half and value.ndim >= 2 else value.clone()
+    if not value.isfinite().all():
+        raise ValueError(f"weights {key!r} are not finite (or too large for half precision)")
+    return value
+
+
+def _description(content: dict[str, Any]) -> CheckpointDescription:
+    try:
+        fields = json.loads(content["description"])
+        version = fields["format_version"]
+        if version > FORMAT_VERSION:
+            raise ValueError(
+                f"has format {version}, this version of v3recon reads up to {FORMAT_VERSION}; "
+                "update v3recon"
+            )
+        description = CheckpointDescription(**{**fields, "sizes": tuple(fields["sizes"])})
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"its description is malformed ({error})") from None
+    if not isinstance(content.get("weights"), dict):
+        raise ValueError("has no weights")
+    return description
+
+
+def _official_description(weights: dict[str, Tensor]) -> CheckpointDescription:
+    backbone = next((name for key, name in _OFFICIAL_BACKBONES.items() if key in weights), None)
+    if backbone is None:
+        raise ValueError("its network is neither the official resnet50 nor mbnetv3")
+    try:
+        counts = [len(weights[f"final_layers.{head}.bias"]) for head in range(ANGLE_HEAD + 1)]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"lacks the head {error}") from None
+    return CheckpointDescription(
+        backbone=backbone,
+        face_model="bfm",
+        face_model_hash="",
+        sizes=(counts[0], counts[1], counts[2]),
+        input_size=OFFICIAL_INPUT_SIZE,
+        training={"source": "3DDFA_V3"},
+    )
+
+
+def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -> Regressor:
+    """Network of the description with the weights, loaded strictly by name and shape."""
+    if description.rotation not in ROTATIONS:
+        raise ValueError(f"its rotation {description.rotation!r} is not known")
+    regressor = Regressor(
+        description.backbone, description.sizes, description.input_size, description.rotation
+    )
+    expected = regressor.state_dict()
+    missing = [key for key in expected if key not in weights]
+    extra = [key for key in weights if key not in expected]
+    if missing or extra:
+        example = (missing or extra)[0]
+        raise ValueError(
+            f"{len(missing)} weights of {description.backbone} are missing and {len(extra)} "
+            f"are unknown, e.g. {example!r}"
+        )
+    for key, value in expected.items():
+        found = weights[key]
+        if not isinstance(found, Tensor) or found.shape != value.shape:
+            shape = tuple(getattr(found, "shape", ()))
+            raise ValueError(f"weight {key!r} is {shape}, expected {tuple(value.shape)}")
+        if not found.isfinite().all():
+            raise ValueError(f"weight {key!r} has values that are not finite")
+    regressor.load_state_dict(
+        {
+            key: value.float() if value.is_floating_point() else value
+            for key, value in weights.items()
+        }
+    )
+    return regressor
+
+
+def _check_face_model(description: CheckpointDescription, model: LinearFaceModel) -> None:
+    if description.face_model != model.name:
+        raise ValueError(
+            f"was made for the face model {description.face_model!r}, not {model.name!r}; "
+            "choose the other face model or other weights"
+        )
+    if description.sizes != model.sizes:
+        raise ValueError(
+            f"gives {description.sizes} coefficients (id, exp, alb), the face model "
+            f"{model.name!r} takes {model.sizes}"
+        )
+    if description.face_model_hash and description.face_model_hash != model.content_hash:
+        raise ValueError(
+            f"was made for another version of the face model {model.name!r} "
+            f"({description.face_model_hash}, this one is {model.content_hash}); "
+            "train again or use the model it came with"
+        )
