@@ -1,0 +1,289 @@
+"""The texture of a face from a photo: its own colours where seen, a plausible rest elsewhere.
+
+Every texel knows its place in the photo through the projected vertices. What the camera cannot
+see, or sees at a grazing angle, is filled from the mirrored side of the same face, and where that
+is hidden too from the model's own texture. The filling is joined in the gradient domain (see
+`blending`): it takes the photo's tone at the border, and the photo's own texels never change.
+Weights and corrections are smooth, so they are found on a coarse map; detail is composed at full
+size in one pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from v3recon.uv.bake import UvLayout, bake, sample_map
+from v3recon.uv.blending import feather, solve_membrane
+
+MIN_FACING = 0.25
+"""Cosine between normal and view below which a texel's colours are too smeared to use."""
+
+_COARSE_SIZE = 256  # texels of the map on which weights and corrections are found
+_CLOSING = 5  # coarse texels: holes of a raster whose triangles are smaller than its pixels
+_EROSION = 2  # coarse texels taken off the seen region's border, where the fit is least exact
+_FEATHER = 5.0  # coarse texels over which photo and filling are mixed
+_SMALLEST_REGION = 0.01  # of the map; smaller seen islands are dropped
+_LARGEST_POCKET = 0.015  # of the map; smaller grazing patches (nostrils, lip edges) are kept
+_GAIN_RANGE = (0.5, 2.0)  # limits of relighting the mirrored side and of the model's tone
+
+
+@dataclass(frozen=True)
+class ExtractedTexture:
+    """Textures of B faces of one photo.
+
+    Attributes:
+        texture: [B, S, S, 3] uint8 RGB, row 0 at v = 1.
+        seen: [B, S, S] bool, texels that have the photo's colours unchanged.
+        mirrored: [B, S, S] bool, filled texels that show the face's other side.
+    """
+
+    texture: npt.NDArray[np.uint8]
+    seen: npt.NDArray[np.bool_]
+    mirrored: npt.NDArray[np.bool_]
+
+
+def extract_texture(
+    image: npt.NDArray[np.uint8],
+    points_2d: Tensor,
+    *,
+    visible: Tensor,
+    normals: Tensor,
+    model_colors: Tensor,
+    layout: UvLayout,
+    min_facing: float = MIN_FACING,
+) -> ExtractedTexture:
+    """Unwrap the faces of a photo.
+
+    Args:
+        image: [H, W, 3] uint8 RGB photo.
+        points_2d: [B, V, 2] projected vertices, pixels of that photo (x right, y down).
+        visible: [B, V] bool, see `render.visibility.visible_vertices`.
+        normals: [B, V, 3] posed unit normals, world frame.
+        model_colors: [B, V, 3] RGB 0…1, the model's own lit colours.
+        layout: of the face model, see `bake.uv_layout`.
+        min_facing: smallest cosine between normal and view that counts as seen.
+
+    Returns:
+        One texture a face.
+    """
+    assert image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8, image.shape
+    points = points_2d.detach().cpu().numpy().astype(np.float32)
+    colors = 255 * model_colors.detach().cpu().numpy().astype(np.float32).clip(0, 1)
+    coarse_layout = layout.at_size(_coarse_size(layout.size))
+    seen = _seen_region(image.shape[:2], points, visible, normals, coarse_layout, min_facing)
+    faces = [
+        _extract_one(image, points[index], colors[index], seen[index], layout, coarse_layout)
+        for index in range(len(points))
+    ]
+    return ExtractedTexture(*(np.stack(maps) for maps in zip(*faces, strict=True)))
+
+
+def _coarse_size(size: int) -> int:
+    """Largest divisor of a map's size that is at most `_COARSE_SIZE`."""
+    return next(s for s in range(min(size, _COARSE_SIZE), 0, -1) if size % s == 0)
+
+
+def _seen_region(
+    image_size: tuple[int, ...],
+    points: npt.NDArray[np.float32],
+    visible: Tensor,
+    normals: Tensor,
+    layout: UvLayout,
+    min_facing: float,
+) -> npt.NDArray[np.bool_]:
+    """Cleaned masks [B, s, s] of what the photo shows well enough to be used."""
+    height, width = image_size
+    in_photo = ((points >= 0) & (points <= [width - 1, height - 1])).all(-1)
+    facing = normals[..., 2].detach().cpu().numpy()
+    flags = np.stack([visible.detach().cpu().numpy(), in_photo, facing], -1)
+    maps = bake(flags, layout)
+    return np.stack([_clean(*cv2.split(one), min_facing) for one in maps])
+
+
+def _clean(
+    visible: npt.NDArray[np.float32],
+    in_photo: npt.NDArray[np.float32],
+    facing: npt.NDArray[np.float32],
+    min_facing: float,
+) -> npt.NDArray[np.bool_]:
+    """Close pinholes, drop what faces away or lies outside the photo, drop specks, shrink."""
+    disc = _disc(_CLOSING)
+    shown = cv2.morphologyEx((visible > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, disc)
+    shown[in_photo < 0.999] = 0
+    grazing = shown & (facing <= min_facing).astype(np.uint8)
+    # A narrow grazing patch inside the seen face is better shown smeared than replaced.
+    pockets = _regions(grazing & (facing > 0).astype(np.uint8), 0, _LARGEST_POCKET)
+    mask = (shown ^ grazing) | pockets
+    mask = _regions(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc), _SMALLEST_REGION, 1)
+    # The map runs on beyond the outline, so only true borders are eroded.
+    return cv2.erode(mask, _disc(2 * _EROSION + 1)).astype(bool)
+
+
+def _disc(side: int) -> npt.NDArray[np.uint8]:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8)
+
+
+def _regions(mask: npt.NDArray[np.uint8], smallest: float, largest: float) -> npt.NDArray[np.uint8]:
+    """The connected regions of a mask whose share of the map is between two limits."""
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    share = stats[:, cv2.CC_STAT_AREA] / mask.size
+    wanted = (share >= smallest) & (share <= largest)
+    wanted[0] = False
+    return wanted[labels].astype(np.uint8)
+
+
+def _extract_one(
+    image: npt.NDArray[np.uint8],
+    points: npt.NDArray[np.float32],
+    colors: npt.NDArray[np.float32],
+    seen: npt.NDArray[np.bool_],
+    layout: UvLayout,
+    coarse: UvLayout,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Texture, seen and mirrored texels of one face; `seen` and `coarse` at the coarse size."""
+    photo = _sample_photo(image, points, layout)
+    if seen.all():
+        return photo, np.ones_like(layout.inside), np.zeros_like(layout.inside)
+    mirrored = sample_map(photo, layout.mirror)
+    mirror = np.ascontiguousarray(coarse.mirror)
+    weight = feather(seen, _FEATHER)
+    mirror_weight = sample_map(weight, mirror)
+    shrink = (coarse.size, coarse.size)
+    small_photo = cv2.resize(photo, shrink, interpolation=cv2.INTER_AREA).astype(np.float32)
+    model = bake(colors[None], coarse)[0]
+    gain = _tone_gain(small_photo, model, weight)
+    colors, model = colors * gain, model * gain
+    # Symmetric albedo cancels in this ratio: what stays is the light of this side over the other.
+    relight = cv2.GaussianBlur((model + 8) / (sample_map(model, mirror) + 8), (0, 0), 4)
+    relight = np.clip(relight, *_GAIN_RANGE)
+    other = sample_map(small_photo, mirror) * relight
+    correction = _correction(small_photo, other, model, weight, mirror_weight)
+    smooth = np.dstack([weight, mirror_weight, correction, relight])
+    texture = np.zeros_like(photo)
+    origin = np.zeros(layout.inside.shape, np.uint8)
+    _compose(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
+             smooth, texture, origin)  # fmt: skip
+    return texture, origin == _SEEN, origin == _MIRRORED
+
+
+def _sample_photo(
+    image: npt.NDArray[np.uint8], points: npt.NDArray[np.float32], layout: UvLayout
+) -> npt.NDArray[np.uint8]:
+    """The photo at every texel's place [S, S, 3], bilinear; shrunk first where it is finer."""
+    height, width = image.shape[:2]
+    low = np.clip(np.floor(points.min(0)).astype(int) - 2, 0, [width - 1, height - 1])
+    high = np.clip(np.ceil(points.max(0)).astype(int) + 3, low + 1, [width, height])
+    region = image[low[1] : high[1], low[0] : high[0]]
+    scale = min(1.0, 1 / _pixels_per_texel(points, layout))
+    if scale < 0.8:
+        size = max(1, round(region.shape[1] * scale)), max(1, round(region.shape[0] * scale))
+        factor = np.array(size, np.float32) / [region.shape[1], region.shape[0]]
+        region = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
+    else:
+        factor = np.ones(2, np.float32)
+    places = ((points - low + 0.5) * factor - 0.5).astype(np.float32)
+    place_map = bake(places[None], layout)[0]
+    return sample_map(region, place_map)
+
+
+def _pixels_per_texel(points: npt.NDArray[np.float32], layout: UvLayout) -> float:
+    """How many photo pixels one texel spans where the face is seen best (upper quartile)."""
+    a, b, c = (layout.faces[:, corner] for corner in range(3))
+
+    def areas(p: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        first, second = p[b] - p[a], p[c] - p[a]
+        return np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0])
+
+    ratio = areas(points) / np.maximum(areas(layout.uv_pixels), 1e-9)
+    return float(np.sqrt(np.quantile(ratio, 0.75)))
+
+
+def _tone_gain(
+    photo: npt.NDArray[np.float32],
+    model: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """Factor per channel [3] that gives the model the photo's mean colour where it is seen."""
+    if weight.max() <= 0:
+        return np.ones(3, np.float32)
+    means = [
+        np.average(one.reshape(-1, 3), axis=0, weights=weight.ravel()) for one in (photo, model)
+    ]
+    return np.clip(means[0] / np.maximum(means[1], 1), *_GAIN_RANGE).astype(np.float32)
+
+
+def _correction(
+    photo: npt.NDArray[np.float32],
+    other: npt.NDArray[np.float32],
+    model: npt.NDArray[np.float32],
+    weight: npt.NDArray[np.float32],
+    mirror_weight: npt.NDArray[np.float32],
+) -> npt.NDArray[np.float32]:
+    """What to add to the filling so that it meets the photo, and mirror meets model, without step.
+
+    The filling w M + (1 - w) T has the gradients w dM + (1 - w) dT that are wanted plus
+    (M - T) dw, the step between mirror and model, which the flux takes away again.
+    """
+    gap = other - model
+    filling = model + mirror_weight[..., None] * gap
+    across = np.diff(mirror_weight, axis=1)[..., None] * (gap[:, :-1] + gap[:, 1:]) / 2
+    down = np.diff(mirror_weight, axis=0)[..., None] * (gap[:-1] + gap[1:]) / 2
+    flux = np.zeros_like(photo)
+    flux[:, :-1] += across
+    flux[:, 1:] -= across
+    flux[:-1] += down
+    flux[1:] -= down
+    known = weight >= 1
+    if not known.any():
+        return np.zeros_like(photo)
+    return solve_membrane(photo - filling, known, flux=flux)
+
+
+_SEEN, _MIRRORED = 1, 2
+
+
+@numba.njit(cache=True, nogil=True)
+def _compose(photo, mirrored, colors, faces, triangle, bary, smooth, texture, origin):
+    """Mix photo, mirrored photo and model texel by texel; `smooth` is read bilinearly."""
+    size, coarse = texture.shape[0], smooth.shape[0]
+    scale = np.float32(coarse / size)
+    low = np.zeros(8, np.float32)
+    for row in range(size):
+        y = min(max((row + np.float32(0.5)) * scale - np.float32(0.5), 0), coarse - 1)
+        y0 = min(int(y), coarse - 2)
+        fy = np.float32(y - y0)
+        for column in range(size):
+            x = min(max((column + np.float32(0.5)) * scale - np.float32(0.5), 0), coarse - 1)
+            x0 = min(int(x), coarse - 2)
+            fx = np.float32(x - x0)
+            w00, w01 = (1 - fy) * (1 - fx), (1 - fy) * fx
+            w10, w11 = fy * (1 - fx), fy * fx
+            for k in range(8):
+                low[k] = (
+                    w00 * smooth[y0, x0, k] + w01 * smooth[y0, x0 + 1, k]
+                    + w10 * smooth[y0 + 1, x0, k] + w11 * smooth[y0 + 1, x0 + 1, k]
+                )  # fmt: skip
+                if k == 0 and low[0] > 0.9999:
+                    break
+            if low[0] > 0.9999:
+                origin[row, column] = 1
+                for k in range(3):
+                    texture[row, column, k] = photo[row, column, k]
+                continue
+            if low[1] > 0.5:
+                origin[row, column] = 2
+            face = triangle[row, column]
+            for k in range(3):
+                model = np.float32(0)
+                for corner in range(3):
+                    model += bary[row, column, corner] * colors[faces[face, corner], k]
+                other = mirrored[row, column, k] * low[5 + k]
+                filling = low[1] * other + (1 - low[1]) * model + low[2 + k]
+                value = low[0] * photo[row, column, k] + (1 - low[0]) * filling
+                texture[row, column, k] = np.uint8(min(max(value + np.float32(0.5), 0), 255))
