@@ -34,7 +34,7 @@ def _compile(function: Callable) -> Callable:
 
 def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Fragments:
     """Fragments without gradient, float32; arguments as in `rasterize`."""
-    height, width = image_size
+    height, width = image_size = tuple(image_size)
     batch = len(clip)
     clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
     face_id = torch.full((batch, height, width), -1, dtype=torch.int64)
@@ -43,8 +43,8 @@ def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Frag
     targets = [t.numpy() for t in (face_id, bary, depth)]
 
     def draw(item: int) -> None:
-        corners, box, clipped = _place_vertices(clip_np[item], height, width)
-        _draw(corners, box, clipped, faces_np, *(target[item] for target in targets))
+        placed = _place_vertices(clip_np[item], height, width)
+        _scan(*placed, faces_np, image_size, *(target[item] for target in targets), None, None)
 
     _for_each_item(draw, batch)
     return Fragments(*(t.to(clip.device) for t in (face_id, bary, depth)))
@@ -54,15 +54,15 @@ def find_cover(
     clip: Tensor, faces: Tensor, face_group: Tensor, image_size: tuple[int, int]
 ) -> Tensor:
     """Bits of the groups that cover each pixel [B, H, W] uint8; arguments as in `cover`."""
-    height, width = image_size
+    height, width = image_size = tuple(image_size)
     clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
     bit = np.left_shift(np.uint8(1), face_group.to(torch.uint8).cpu().numpy())
     bits = torch.zeros(len(clip), height, width, dtype=torch.uint8)
     bits_np = bits.numpy()
 
     def draw(item: int) -> None:
-        corners, box, clipped = _place_vertices(clip_np[item], height, width)
-        _cover(corners, box, clipped, faces_np, bit, bits_np[item])
+        placed = _place_vertices(clip_np[item], height, width)
+        _scan(*placed, faces_np, image_size, None, None, None, bit, bits_np[item])
 
     _for_each_item(draw, len(clip))
     return bits.to(clip.device)
@@ -131,7 +131,7 @@ def _place_vertices(clip, height, width):
 
 
 @_compile
-def _bounds(corners, box, i, j, k, height, width):
+def _bounds(corners, i, j, k, height, width):
     """First and last column and row of a triangle with a vertex out of view; empty when unseen."""
     seen = False
     for vertex in (i, j, k):
@@ -161,17 +161,20 @@ def _bounds(corners, box, i, j, k, height, width):
 
 
 @_compile
-def _owns_edge(e, a, b, sign):
-    """Top-left rule for one edge value e = a column + b row + k; sign of the triangle's area."""
-    if e != 0.0:
-        return True
-    return a * sign > 0.0 or (a == 0.0 and b * sign > 0.0)
+def _owns_edge(e, a, b, area):
+    """Top-left rule for one edge value of a triangle whose area has this sign."""
+    return e != 0.0 or a * area > 0.0 or (a == 0.0 and b * area > 0.0)
 
 
 @_compile
-def _draw(corners, box, clipped, faces, face_id, bary, depth):
-    """Z-buffer one mesh; `depth` 0 means that the pixel is empty."""
-    height, width = face_id.shape
+def _scan(corners, box, clipped, faces, size, face_id, bary, depth, bit, bits):  # noqa: C901
+    """Visit the pixels of every triangle whose bounding box holds a pixel's centre.
+
+    Without `bits` the mesh is z-buffered into the other three (depth 0 = empty pixel); with it,
+    bit[f] is set wherever triangle f is; numba compiles each form without the other's branches.
+    One function, because both must agree about every pixel and a call per triangle would cost more
+    than the triangle's pixels.
+    """
     for f in range(faces.shape[0]):
         i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
         c0 = min(box[i, 0], box[j, 0], box[k, 0])
@@ -181,12 +184,12 @@ def _draw(corners, box, clipped, faces, face_id, bary, depth):
         if (c0 > c1) | (r0 > r1):
             continue
         if c1 == FAR_AWAY:
-            c0, c1, r0, r1 = _bounds(corners, box, i, j, k, height, width)
+            c0, c1, r0, r1 = _bounds(corners, i, j, k, size[0], size[1])
         x0, y0, w0 = corners[i, 0], corners[i, 1], corners[i, 2]
         x1, y1, w1 = corners[j, 0], corners[j, 1], corners[j, 2]
         x2, y2, w2 = corners[k, 0], corners[k, 1], corners[k, 2]
-        # Swapping the two vertices of an edge negates its three terms exactly, so that two
-        # triangles never both own, or both refuse, a pixel at their common edge.
+        # Swapping the two vertices of an edge negates its three terms exactly, so that the
+        # triangles on both sides never both own, nor both refuse, a pixel.
         a0, b0, k0 = y1 * w2 - y2 * w1, x2 * w1 - x1 * w2, x1 * y2 - x2 * y1
         a1, b1, k1 = y2 * w0 - y0 * w2, x0 * w2 - x2 * w0, x2 * y0 - x0 * y2
         a2, b2, k2 = y0 * w1 - y1 * w0, x1 * w0 - x0 * w1, x0 * y1 - x1 * y0
@@ -198,14 +201,11 @@ def _draw(corners, box, clipped, faces, face_id, bary, depth):
                 if (low < 0.0) & (high > 0.0):
                     continue
                 total = e0 + e1 + e2
-                if total == 0.0:
-                    continue
                 if (low == 0.0) | (high == 0.0):
-                    sign = 1.0 if total > 0.0 else -1.0
                     if not (
-                        _owns_edge(e0, a0, b0, sign)
-                        and _owns_edge(e1, a1, b1, sign)
-                        and _owns_edge(e2, a2, b2, sign)
+                        _owns_edge(e0, a0, b0, total)
+                        and _owns_edge(e1, a1, b1, total)
+                        and _owns_edge(e2, a2, b2, total)
                     ):
                         continue
                 scale = 1.0 / total
@@ -215,61 +215,16 @@ def _draw(corners, box, clipped, faces, face_id, bary, depth):
                     z = u * corners[i, 3] + v * corners[j, 3] + t * corners[k, 3]
                     if not (w > 0.0 and -w <= z and z <= w):
                         continue
-                nearer = np.float32(w)
-                if depth[r, c] == 0.0 or nearer < depth[r, c]:
-                    depth[r, c] = nearer
-                    face_id[r, c] = f
-                    bary[r, c, 0] = u
-                    bary[r, c, 1] = v
-                    bary[r, c, 2] = t
-
-
-@_compile
-def _cover(corners, box, clipped, faces, bit, bits):
-    """Set the bit of each triangle at the pixels that it covers; the tests are those of `_draw`."""
-    height, width = bits.shape
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        c0 = min(box[i, 0], box[j, 0], box[k, 0])
-        c1 = max(box[i, 1], box[j, 1], box[k, 1])
-        r0 = min(box[i, 2], box[j, 2], box[k, 2])
-        r1 = max(box[i, 3], box[j, 3], box[k, 3])
-        if (c0 > c1) | (r0 > r1):
-            continue
-        if c1 == FAR_AWAY:
-            c0, c1, r0, r1 = _bounds(corners, box, i, j, k, height, width)
-        x0, y0, w0 = corners[i, 0], corners[i, 1], corners[i, 2]
-        x1, y1, w1 = corners[j, 0], corners[j, 1], corners[j, 2]
-        x2, y2, w2 = corners[k, 0], corners[k, 1], corners[k, 2]
-        a0, b0, k0 = y1 * w2 - y2 * w1, x2 * w1 - x1 * w2, x1 * y2 - x2 * y1
-        a1, b1, k1 = y2 * w0 - y0 * w2, x0 * w2 - x2 * w0, x2 * y0 - x0 * y2
-        a2, b2, k2 = y0 * w1 - y1 * w0, x1 * w0 - x0 * w1, x0 * y1 - x1 * y0
-        for r in range(r0, r1 + 1):
-            row0, row1, row2 = b0 * r + k0, b1 * r + k1, b2 * r + k2
-            for c in range(c0, c1 + 1):
-                e0, e1, e2 = a0 * c + row0, a1 * c + row1, a2 * c + row2
-                low, high = min(e0, e1, e2), max(e0, e1, e2)
-                if (low < 0.0) & (high > 0.0):
-                    continue
-                total = e0 + e1 + e2
-                if total == 0.0:
-                    continue
-                if (low == 0.0) | (high == 0.0):
-                    sign = 1.0 if total > 0.0 else -1.0
-                    if not (
-                        _owns_edge(e0, a0, b0, sign)
-                        and _owns_edge(e1, a1, b1, sign)
-                        and _owns_edge(e2, a2, b2, sign)
-                    ):
-                        continue
-                if clipped:
-                    scale = 1.0 / total
-                    u, v, t = e0 * scale, e1 * scale, e2 * scale
-                    w = u * w0 + v * w1 + t * w2
-                    z = u * corners[i, 3] + v * corners[j, 3] + t * corners[k, 3]
-                    if not (w > 0.0 and -w <= z and z <= w):
-                        continue
-                bits[r, c] |= bit[f]
+                if bits is not None:
+                    bits[r, c] |= bit[f]
+                if depth is not None:
+                    nearer = np.float32(w)
+                    if depth[r, c] == 0.0 or nearer < depth[r, c]:
+                        depth[r, c] = nearer
+                        face_id[r, c] = f
+                        bary[r, c, 0] = u
+                        bary[r, c, 1] = v
+                        bary[r, c, 2] = t
 
 
 @_compile
