@@ -101,7 +101,7 @@ def part_distribution_loss(
     Gamma holds, for every anchor, the least, greatest and mean distance to the set. Dividing by
     the number of anchors A makes a reduced grid worth as much as the full H x W one.
 
-    On the CPU distances are never stored (see `_part_distribution_cpu`); elsewhere a plain torch
+    On the CPU distances are never stored (see `part_distribution_kernels`); elsewhere a plain torch
     path with bounded memory is used. Both select one point for min and max, so gradients are
     those of the paper's equations 9 to 11.
 
@@ -189,7 +189,7 @@ class _FusedPartDistribution(torch.autograd.Function):
         factors: Tensor,
     ) -> Tensor:
         # Imported here: numba takes a second to load and is not needed elsewhere.
-        from v3recon.losses._part_distribution_cpu import face_losses
+        from v3recon.losses.part_distribution_kernels import face_losses
 
         points = points_2d.detach().contiguous().numpy()
         loss, gradient = face_losses(

@@ -22,7 +22,7 @@ _CELL = 16  # vertices a cell of the grid holds on average
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def convex_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Indices of the convex hull's corners (Andrew's monotone chain), counter-clockwise."""
     count = len(x)
     order = np.argsort(y, kind="mergesort")
@@ -127,7 +127,7 @@ def _nearest(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _farthest(
+def farthest(
     x: np.ndarray, y: np.ndarray, hull: np.ndarray, anchors: np.ndarray, index: np.ndarray
 ) -> None:
     """Index of the farthest point of each anchor, out of the hull's corners."""
@@ -145,7 +145,7 @@ def _farthest(
 
 
 @njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def _mean_distances(
+def mean_distances(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray, anchors: np.ndarray, mean: np.ndarray
 ) -> None:
     """Weighted sum of the distances from each anchor to all points."""
@@ -246,10 +246,10 @@ def _face_loss(
             _nearest(x, y, starts, box, anchors, picked)
             loss += _extreme(x, y, anchors, picked, target[part, 0], factors[part, 0], local)
         if factors[part, 1] > 0:
-            _farthest(x, y, _hull(x, y), anchors, picked)
+            farthest(x, y, convex_hull(x, y), anchors, picked)
             loss += _extreme(x, y, anchors, picked, target[part, 1], factors[part, 1], local)
         if factors[part, 2] > 0:
-            _mean_distances(x, y, weight, anchors, mean)
+            mean_distances(x, y, weight, anchors, mean)
             for a in range(anchor_count):
                 residual = mean[a] - target[part, 2, a]
                 loss += factors[part, 2] * residual * residual

@@ -1,0 +1,200 @@
+"""Target side of the part distribution loss: from label maps to distance statistics.
+
+It never changes for a photo, so it is computed once: the least distance is the mask's Euclidean
+distance transform, the greatest the distance to the corners of its convex hull, the mean the mask
+convolved with |x| (Wang et al., 3DDFA_V3, CVPR 2024, section 3.2).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import cv2
+import numpy as np
+import scipy.fft
+
+from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
+
+CELEBAMASK_CLASSES = 19
+"""0 background … 18 cloth."""
+
+CELEBAMASK_TO_PART = {
+    5: "right_eye",  # CelebAMask-HQ's left eye is the one on the image's left
+    4: "left_eye",
+    7: "right_eyebrow",
+    6: "left_eyebrow",
+    2: "nose",
+    11: "up_lip",
+    12: "down_lip",
+    1: "skin",
+}
+"""CelebAMask-HQ class, numbered as its palette PNGs are, to the person's own part."""
+
+CELEBAMASK_OCCLUDERS = (3, 13, 14)
+"""Classes that hide the face: glasses, hair, hat."""
+
+SKIN_LABEL = PART_NAMES.index("skin") + 1
+BROW_LABELS = (PART_NAMES.index("right_eyebrow") + 1, PART_NAMES.index("left_eyebrow") + 1)
+
+_PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs
+
+
+@dataclass(frozen=True)
+class PartTargets:
+    """What the part distribution loss compares with, for one photo.
+
+    Attributes:
+        statistics: [P, 3, A] float32 min, max, mean distance from the anchors, pixels.
+        present: [P] bool, False where the part has no pixel (its statistics are 0).
+    """
+
+    statistics: np.ndarray
+    present: np.ndarray
+
+
+def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
+    """Part labels 0 … 8 of a CelebAMask-HQ class map; ears, neck, hair and the rest become 0.
+
+    Args:
+        classes: [H, W] integers 0 … 18.
+
+    Returns:
+        [H, W] uint8, 0 none, p + 1 = PART_NAMES[p].
+
+    Raises:
+        ValueError: for a map of another shape or with unknown classes.
+    """
+    if classes.ndim != 2:
+        raise ValueError(f"a class map is [H, W], got {classes.shape}")
+    if classes.size and (classes.min() < 0 or classes.max() >= CELEBAMASK_CLASSES):
+        raise ValueError(
+            f"class map holds values {classes.min()}…{classes.max()}, CelebAMask-HQ has 0…18"
+        )
+    table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
+    for number, name in CELEBAMASK_TO_PART.items():
+        table[number] = PART_NAMES.index(name) + 1
+    return table[classes]
+
+
+def occluders_from_celebamask(classes: np.ndarray) -> np.ndarray:
+    """Pixels [H, W] bool of what hides a face: glasses, hair, hat."""
+    return np.isin(classes, CELEBAMASK_OCCLUDERS)
+
+
+def cut_forehead(labels: np.ndarray) -> np.ndarray:
+    """Take the skin above the brows away, where hair decides what is seen.
+
+    The border is the straight line through the centres of the two brows, so the head may be
+    rolled. With one brow seen the line is level with it; without brows nothing is cut.
+
+    Args:
+        labels: [H, W] part labels 0 … 8.
+
+    Returns:
+        [H, W] the labels with that skin set to 0. The counterpart on the mesh is
+        `losses.part_distribution.above_brows`.
+    """
+    centres = []
+    for label in BROW_LABELS:
+        rows, columns = np.nonzero(labels == label)
+        if len(rows):
+            centres.append((columns.mean(), rows.mean()))
+    if not centres:
+        return labels
+    (x, y), slope = centres[0], 0.0
+    if len(centres) == 2 and centres[1][0] > x:  # the person's right brow is on the viewer's left
+        slope = (centres[1][1] - y) / (centres[1][0] - x)
+    rows, columns = np.indices(labels.shape, sparse=True)
+    above = rows < y + slope * (columns - x)
+    return np.where((labels == SKIN_LABEL) & above, 0, labels).astype(labels.dtype)
+
+
+def part_masks(labels: np.ndarray) -> np.ndarray:
+    """Eight masks [8, H, W] bool of a label map [H, W] with labels 0 … 8."""
+    if labels.ndim != 2 or (labels.size and labels.max() > len(PART_NAMES)):
+        raise ValueError(f"not a part label map: shape {labels.shape}, largest {labels.max()}")
+    return labels[None] == np.arange(1, len(PART_NAMES) + 1)[:, None, None]
+
+
+def part_target_statistics(
+    masks: np.ndarray,
+    anchors: np.ndarray,
+    mean_method: Literal["auto", "fft", "direct"] = "auto",
+) -> PartTargets:
+    """Distance statistics of the masks' pixel centres at the anchors.
+
+    Args:
+        masks: [P, H, W] bool.
+        anchors: [A, 2] (x, y) pixels, on pixel centres inside the picture
+            (`geometry.point_sets.anchor_grid`).
+        mean_method: convolution over the whole picture or a sum over the mask's pixels; both are
+            exact, "auto" takes the cheaper one for each part.
+
+    Returns:
+        the statistics.
+
+    Raises:
+        ValueError: for anchors between pixels or outside.
+    """
+    assert masks.ndim == 3 and anchors.ndim == 2, (masks.shape, anchors.shape)
+    height, width = masks.shape[1:]
+    columns, rows = anchors.T.round().astype(np.int64)
+    if (
+        np.abs(anchors - np.stack([columns, rows], 1)).max(initial=0) > 1e-6
+        or not ((columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)).all()
+    ):
+        raise ValueError(f"anchors must be pixel centres inside the {height} x {width} picture")
+    places = np.ascontiguousarray(anchors.T, np.float32)
+    statistics = np.zeros((len(masks), 3, len(anchors)), np.float32)
+    for part, mask in enumerate(masks):
+        y, x = np.nonzero(mask)
+        if not len(x):
+            continue
+        transform = cv2.distanceTransform(
+            (~mask.astype(bool)).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE
+        )
+        statistics[part, 0] = transform[rows, columns]
+        statistics[part, 1] = _greatest(x, y, places)
+        direct = len(x) * len(anchors) <= _PAIRS_PER_FFT
+        if mean_method == "direct" or (mean_method == "auto" and direct):
+            weight = np.full(len(x), 1 / len(x), np.float32)
+            points = (x.astype(np.float32), y.astype(np.float32))
+            mean_distances(*points, weight, places, statistics[part, 2])
+        else:
+            statistics[part, 2] = _convolved(mask)[rows, columns] / len(x)
+    return PartTargets(statistics, masks.any((1, 2)))
+
+
+def _greatest(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Distance from each place [2, A] to the farthest mask pixel."""
+    # Only the first and last pixel of a row can be corners of the hull.
+    first = np.flatnonzero(np.diff(y, prepend=-1))
+    ends = np.unique(np.concatenate([first, np.append(first[1:], len(y)) - 1]))
+    hull_x, hull_y = x[ends].astype(np.float32), y[ends].astype(np.float32)
+    index = np.empty(places.shape[1], np.int64)
+    farthest(hull_x, hull_y, convex_hull(hull_x, hull_y), places, index)
+    return np.hypot(hull_x[index] - places[0], hull_y[index] - places[1])
+
+
+def _convolved(mask: np.ndarray) -> np.ndarray:
+    """Sum over the mask of the distance to every pixel [H, W], by convolution with |x|."""
+    kernel, size = _kernel_transform(mask.shape)
+    transform = scipy.fft.rfft2(mask.astype(np.float64), size)
+    height, width = mask.shape
+    return scipy.fft.irfft2(transform * kernel, size)[
+        height - 1 : 2 * height - 1, width - 1 : 2 * width - 1
+    ]
+
+
+@lru_cache(maxsize=4)
+def _kernel_transform(shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int]]:
+    """Transform of |x| on the offsets -(H - 1) … H - 1 of a picture, and its padded size."""
+    height, width = shape
+    rows = np.arange(1 - height, height)[:, None]
+    columns = np.arange(1 - width, width)
+    # Shorter than the full convolution: what wraps around falls outside the part that is read.
+    size = (scipy.fft.next_fast_len(2 * height - 1), scipy.fft.next_fast_len(2 * width - 1))
+    return scipy.fft.rfft2(np.hypot(rows, columns), size), size
