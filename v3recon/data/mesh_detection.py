@@ -1,0 +1,117 @@
+"""Where the 468 points of a photo come from: MediaPipe, stored detections, or any command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from v3recon.data.face_mesh import POINT_COUNT
+
+MeshDetector = Callable[[Path, str, np.ndarray], list[np.ndarray]]
+"""(path, file name, [H, W, 3] uint8 RGB) -> meshes [468, 3], pixels, z toward the camera."""
+COMMAND_TIMEOUT = 120
+
+
+class NoMeshDetectorError(ValueError):
+    """No way to detect meshes; says what to install or pass."""
+
+
+def mediapipe_detector(max_faces: int = 4) -> MeshDetector:
+    """Detections by MediaPipe Face Mesh (about 5 ms a photo and core).
+
+    Raises:
+        NoMeshDetectorError: if mediapipe is not installed.
+    """
+    os.environ.setdefault("GLOG_minloglevel", "2")
+    try:
+        from mediapipe.python.solutions import face_mesh
+    except ImportError as error:
+        raise NoMeshDetectorError(
+            "mediapipe is not installed: pip install --no-deps -r requirements-nodeps.txt;"
+            " or give detections with --meshes FILE.npz or --landmarks-command COMMAND"
+        ) from error
+    network = face_mesh.FaceMesh(
+        static_image_mode=True, refine_landmarks=True, max_num_faces=max_faces
+    )
+
+    def detect(path: Path, file: str, image: np.ndarray) -> list[np.ndarray]:
+        height, width = image.shape[:2]
+        found = network.process(np.ascontiguousarray(image)).multi_face_landmarks or []
+        meshes = []
+        for face in found:
+            points = np.array([(p.x, p.y, p.z) for p in face.landmark[:POINT_COUNT]])
+            points *= [width, height, -width]  # its z shares the scale of x, away from the camera
+            points[:, :2] -= 0.5  # its origin is the corner of the first pixel
+            meshes.append(points)
+        return meshes
+
+    return detect
+
+
+def stored_detector(paths: list[Path]) -> MeshDetector:
+    """Detections from `.npz` files with `names` and `pts` [N, 468 or more, 3].
+
+    Raises:
+        ValueError: if a file is not such a file.
+    """
+    stored: dict[str, np.ndarray] = {}
+    for path in paths:
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                names, points = arrays["names"], arrays["pts"][:, :POINT_COUNT]
+        except (OSError, ValueError, KeyError, IndexError) as error:
+            raise ValueError(f"{path} is not a file of detections ({error})") from error
+        if points.shape[1:] != (POINT_COUNT, 3) or len(names) != len(points):
+            raise ValueError(f"{path}: pts is {points.shape}, names {names.shape}")
+        stored.update(zip(names.tolist(), points, strict=True))
+
+    def detect(path: Path, file: str, image: np.ndarray) -> list[np.ndarray]:
+        return [stored[file].astype(np.float64)] if file in stored else []
+
+    return detect
+
+
+def command_detector(command: str) -> MeshDetector:
+    """Detections by any program.
+
+    Args:
+        command: with the fields {photo} and {points}; for each photo it must write a text file
+            {points} with 468 lines "x y z" per face (pixels, first pixel 0, z toward the
+            camera), or nothing when there is no face.
+    """
+    if "{photo}" not in command or "{points}" not in command:
+        raise ValueError(f"--landmarks-command needs {{photo}} and {{points}}: {command!r}")
+
+    def detect(path: Path, file: str, image: np.ndarray) -> list[np.ndarray]:
+        with tempfile.TemporaryDirectory() as folder:
+            points_path = Path(folder) / "points.txt"
+            words = [
+                word.format(photo=path.resolve(), points=points_path)
+                for word in shlex.split(command)
+            ]
+            try:
+                done = subprocess.run(
+                    words, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise ValueError(f"the landmarks command failed ({error})") from error
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                raise ValueError(f"the landmarks command ended with {done.returncode}: {last}")
+            if not points_path.is_file() or not points_path.read_text().strip():
+                return []
+            points = np.loadtxt(points_path, ndmin=2)
+        if points.shape[1] != 3 or len(points) % POINT_COUNT:
+            raise ValueError(
+                f"the landmarks command wrote {points.shape[0]} x {points.shape[1]} numbers,"
+                f" not a multiple of {POINT_COUNT} lines 'x y z'"
+            )
+        return list(points.reshape(-1, POINT_COUNT, 3))
+
+    return detect

@@ -1,0 +1,203 @@
+"""Prepared photos on disk: folders of plain `.npy` arrays that are memory-mapped, never unpickled.
+
+Layout: `OUT/<split>/<number>/{image,points,landmarks_68,labels,labels_source,pose,matrix,source,
+coeffs}.npy` and `meta.json`. A shard is written under a temporary name and renamed when complete.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from bisect import bisect_right
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.data.samples import LABELS_NONE, FaceRecord
+
+FORMAT = 1
+ARRAYS = {
+    "image": (np.uint8, (None, None, 3)),
+    "points": (np.float32, (POINT_COUNT, 3)),
+    "landmarks_68": (np.float32, (68, 3)),
+    "labels": (np.uint8, (None, None)),
+    "labels_source": (np.uint8, ()),
+    "pose": (np.float32, (3,)),
+    "matrix": (np.float32, (2, 3)),
+    "source": (np.uint8, ()),
+}
+"""dtype and trailing shape of each array; None = the region's size."""
+
+
+@dataclass(frozen=True)
+class PreparedFace:
+    """One face as `prepare` found it.
+
+    Attributes:
+        record: image, points, labels.
+        matrix: [2, 3] photo pixels to pixels of `record.image`.
+    """
+
+    record: FaceRecord
+    matrix: np.ndarray
+
+
+class BrokenShardError(ValueError):
+    """A shard whose files are missing or disagree."""
+
+
+def write_shard(
+    folder: Path, faces: list[PreparedFace], sources: list[str], skipped: list[dict[str, str]]
+) -> None:
+    """Write one shard atomically; an existing shard of that name is replaced.
+
+    Args:
+        folder: the shard's folder.
+        faces: its faces (may be empty).
+        sources: names of the sources that `record.source` counts.
+        skipped: one {"file", "reason"} for each photo that gave no face.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.parent / f".{folder.name}-{uuid.uuid4().hex[:8]}"
+    temporary.mkdir()
+    try:
+        for key, (dtype, shape) in ARRAYS.items():
+            values = [_value(face, key) for face in faces]
+            empty = np.zeros((0, *(0 if side is None else side for side in shape)), dtype)
+            array = np.stack(values).astype(dtype) if values else empty
+            np.save(temporary / f"{key}.npy", array, allow_pickle=False)
+        meta = {
+            "format": FORMAT,
+            "names": [face.record.name for face in faces],
+            "sources": sources,
+            "skipped": skipped,
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta, indent=1))
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _value(face: PreparedFace, key: str) -> np.ndarray:
+    if key == "matrix":
+        return face.matrix
+    if key == "labels" and face.record.labels is None:
+        return np.zeros(face.record.image.shape[:2], np.uint8)
+    return np.asarray(getattr(face.record, key))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Memory-mapped arrays of one shard and its `meta.json`."""
+
+    arrays: dict[str, np.ndarray]
+    names: list[str]
+    sources: list[str]
+    skipped: list[dict[str, str]]
+
+
+def open_shard(folder: Path) -> Shard:
+    """Map a shard.
+
+    Raises:
+        BrokenShardError: says which file is wrong and what to do.
+    """
+    advice = f"delete {folder} and run prepare again"
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        names, sources, skipped = meta["names"], meta["sources"], meta["skipped"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BrokenShardError(f"{folder}/meta.json cannot be read ({error}); {advice}") from error
+    if meta.get("format") != FORMAT:
+        raise BrokenShardError(f"{folder} has format {meta.get('format')}, not {FORMAT}; {advice}")
+    arrays = {}
+    for key, (dtype, shape) in ARRAYS.items():
+        try:
+            mapped = "r" if names else None  # an empty array cannot be mapped
+            array = np.load(folder / f"{key}.npy", mmap_mode=mapped, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise BrokenShardError(f"{folder}/{key}.npy is broken ({error}); {advice}") from error
+        fits = len(array.shape) == len(shape) + 1 and all(
+            want in (None, have) for have, want in zip(array.shape[1:], shape, strict=True)
+        )
+        if array.dtype != dtype or len(array) != len(names) or not fits:
+            raise BrokenShardError(
+                f"{folder}/{key}.npy is {array.dtype} {array.shape}, expected"
+                f" {np.dtype(dtype).name} ({len(names)}, ...); {advice}"
+            )
+        arrays[key] = array
+    return Shard(arrays, names, sources, skipped)
+
+
+class PreparedSet:
+    """All prepared faces of one split; arrays stay on disk and are shared by worker processes."""
+
+    def __init__(self, folder: Path | str, split: str = "train") -> None:
+        """Map every shard of a split.
+
+        Args:
+            folder: what `v3recon prepare --out` wrote.
+            split: "train" or "val".
+
+        Raises:
+            ValueError: if there is nothing, or a shard is broken.
+        """
+        self.folder = Path(folder)
+        root = self.folder / split
+        shards = sorted(p for p in root.glob("[0-9]*") if p.is_dir()) if root.is_dir() else []
+        if not shards:
+            raise ValueError(
+                f"no prepared {split!r} photos in {folder}; run:"
+                f" v3recon prepare --photos PHOTOS --out {folder}"
+            )
+        self.shards = [open_shard(path) for path in shards]
+        self.sources = self.shards[0].sources
+        sizes = [len(shard.names) for shard in self.shards]
+        self.starts = [0, *np.cumsum(sizes).tolist()]
+        if not self.starts[-1]:
+            raise ValueError(f"no photo in {root} has a face; see {folder}/report.json")
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def record(self, index: int) -> FaceRecord:
+        """The face of an index; its image and labels are views of the mapped file."""
+        arrays, row, name = self._locate(index)
+        labels_source = int(arrays["labels_source"][row])
+        return FaceRecord(
+            image=np.asarray(arrays["image"][row]),
+            points=np.asarray(arrays["points"][row]),
+            landmarks_68=np.asarray(arrays["landmarks_68"][row]),
+            labels=None if labels_source == LABELS_NONE else np.asarray(arrays["labels"][row]),
+            labels_source=labels_source,
+            pose=np.asarray(arrays["pose"][row]),
+            source=int(arrays["source"][row]),
+            name=name,
+        )
+
+    def matrix(self, index: int) -> np.ndarray:
+        """[2, 3] map from pixels of the photo to pixels of the record's image."""
+        arrays, row, _ = self._locate(index)
+        return np.asarray(arrays["matrix"][row])
+
+    def column(self, key: str) -> np.ndarray:
+        """One small array of all faces, e.g. "source", "labels_source", "pose"."""
+        return np.concatenate([shard.arrays[key] for shard in self.shards])
+
+    def names(self) -> list[str]:
+        """File name of each face's photo."""
+        return [name for shard in self.shards for name in shard.names]
+
+    def _locate(self, index: int) -> tuple[dict[str, np.ndarray], int, str]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"record {index} of {len(self)}")
+        number = bisect_right(self.starts, index) - 1
+        row = index - self.starts[number]
+        shard = self.shards[number]
+        return shard.arrays, row, shard.names[row]
