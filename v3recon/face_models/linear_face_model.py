@@ -211,14 +211,8 @@ class LinearFaceModel(nn.Module):
         basis = torch.cat([self.id_basis, self.exp_basis], -1)
         if self.subdivision is None:
             return self.mean_shape[index], basis[index]
-        # Indexing a CSR matrix by rows is not supported; a selection matrix product is.
         control = len(self.mean_shape)
-        selection = torch.sparse_coo_tensor(
-            torch.stack([torch.arange(len(index), device=index.device), index]),
-            torch.ones(len(index), device=index.device),
-            (len(index), self.vertex_count),
-        ).to_sparse_csr()
-        rows = (selection @ self.subdivision).to_dense()
+        rows = _dense_rows(self.subdivision, index)
         mean = rows @ self.mean_shape
         return mean, (rows @ basis.reshape(control, -1)).reshape(len(index), 3, -1)
 
@@ -234,6 +228,18 @@ def _subdivide(operator: Tensor | None, control: Tensor) -> Tensor:
     batch, count, channels = control.shape
     flat = control.permute(1, 0, 2).reshape(count, batch * channels)
     return (operator @ flat).reshape(-1, batch, channels).permute(1, 0, 2).contiguous()
+
+
+def _dense_rows(operator: Tensor, index: Tensor) -> Tensor:
+    """Chosen rows [L, Vc] of a CSR matrix, which torch cannot index by rows."""
+    start = operator.crow_indices()[index]
+    count = operator.crow_indices()[index + 1] - start
+    row = torch.repeat_interleave(torch.arange(len(index), device=index.device), count)
+    first = torch.cumsum(count, 0) - count
+    entry = torch.arange(len(row), device=index.device) + (start - first)[row]
+    rows = torch.zeros(len(index), operator.shape[1], device=index.device)
+    rows[row, operator.col_indices()[entry]] = operator.values()[entry]
+    return rows
 
 
 def _as_csr(operator: Tensor | None) -> Tensor | None:
