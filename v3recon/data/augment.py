@@ -170,7 +170,7 @@ def change_colors(
     if chance[6] < settings.jpeg:
         quality = int(rng.integers(12, 70))
         coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     return image
 
 

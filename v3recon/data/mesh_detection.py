@@ -42,7 +42,8 @@ def mediapipe_detector(max_faces: int = 4) -> MeshDetector:
 
     def detect(path: Path, file: str, image: np.ndarray) -> list[np.ndarray]:
         height, width = image.shape[:2]
-        found = network.process(np.ascontiguousarray(image)).multi_face_landmarks or []
+        result = network.process(np.ascontiguousarray(image))
+        found = getattr(result, "multi_face_landmarks", None) or []
         meshes = []
         for face in found:
             points = np.array([(p.x, p.y, p.z) for p in face.landmark[:POINT_COUNT]])

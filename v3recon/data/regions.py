@@ -229,11 +229,21 @@ def _cut(image: np.ndarray, matrix: np.ndarray, size: int, labels: bool) -> np.n
         )
     doubled = 2 * matrix
     doubled[:, 2] += 0.5
+    double_size = (2 * size, 2 * size)
+    inside = np.full(image.shape[:2], 255, np.uint8)
     image = cv2.warpAffine(
-        image,
-        doubled,
-        (2 * size, 2 * size),
-        flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
+        image, doubled, double_size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101
     )
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    inside = cv2.warpAffine(inside, doubled, double_size, flags=cv2.INTER_LINEAR)
+    inside = cv2.resize(inside, (size, size), interpolation=cv2.INTER_AREA)
+    return image if inside.all() else _blur_outside(image, inside)
+
+
+def _blur_outside(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Smooth the reflections beyond a photo's border, gradually, so that no edge shows there."""
+    size = image.shape[0]
+    share = cv2.GaussianBlur(cv2.erode(inside, np.ones((5, 5))), (0, 0), size / 100)
+    share = (np.minimum(share, inside) / 255.0)[..., None]
+    blurred = cv2.GaussianBlur(image, (0, 0), size / 16, borderType=cv2.BORDER_REFLECT_101)
+    return np.round(share * image + (1 - share) * blurred).astype(np.uint8)

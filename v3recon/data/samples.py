@@ -204,7 +204,11 @@ def place_sample(
     else:
         source_map = profile_map(sheet, turned, to_output, 2 * size)
     image = cv2.remap(
-        record.image, source_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        record.image,
+        source_map[..., 0],
+        source_map[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     image = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     labels = np.zeros((size, size), np.uint8)
