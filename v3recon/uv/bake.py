@@ -15,7 +15,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -180,6 +180,7 @@ def _nearest_inside(inside: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     _, labels = cv2.distanceTransformWithLabels(
         (~inside).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
+    labels = np.asarray(labels, np.int32)
     source = np.zeros(int(labels.max()) + 1, np.int64)
     source[labels[inside]] = np.flatnonzero(inside)
     return source[labels]
@@ -198,7 +199,7 @@ def _mirror_pixels(
     none = torch.zeros(1, 1, device=model.mean_shape.device)
     mean = model.vertices(none.expand(1, model.sizes[0]), none.expand(1, model.sizes[1]))
     mean = mean[0].cpu().numpy()
-    distance, neighbour = cKDTree(mean).query(mean * [-1, 1, 1], k=_MIRROR_NEIGHBOURS)
+    distance, neighbour = KDTree(mean).query(mean * [-1, 1, 1], k=_MIRROR_NEIGHBOURS)
     weight = 1 / (distance**2 + 1e-12)
     weight /= weight.sum(1, keepdims=True)
     return (uv_pixels[neighbour] * weight[..., None]).sum(1).astype(np.float32)

@@ -17,7 +17,8 @@ FloatArray = npt.NDArray[np.floating]
 MaskArray = npt.NDArray[np.bool_]
 
 OUTSIDE, UNKNOWN, KNOWN = 0, 1, 2
-_COARSEST = 4
+_COARSEST = 4  # side of a level that is solved by relaxation alone
+_MULTIPLE = 32
 
 
 def feather(mask: MaskArray, width: float, domain: MaskArray | None = None) -> FloatArray:
@@ -91,17 +92,20 @@ def solve_membrane(
     state = np.where(known, KNOWN, UNKNOWN).astype(np.uint8)
     if domain is not None:
         state[~domain] = OUTSIDE
-    # A frame of outside pixels spares the kernels every test for the picture's border.
-    padded_state = np.zeros((height + 2, width + 2), np.uint8)
-    padded_state[1:-1, 1:-1] = state
-    solution = np.zeros((height + 2, width + 2, channels), np.float32)
-    solution[1:-1, 1:-1] = np.where((state == KNOWN)[..., None], values, 0)
+    # A frame of outside pixels spares the kernels every test for the picture's border; the size is
+    # filled up so that halving comes out even on the large levels.
+    shape = tuple(-(-side // _MULTIPLE) * _MULTIPLE + 2 for side in (height, width))
+    window = slice(1, height + 1), slice(1, width + 1)
+    padded_state = np.zeros(shape, np.uint8)
+    padded_state[window] = state
+    solution = np.zeros((*shape, channels), np.float32)
+    np.copyto(solution[window], values, where=(state == KNOWN)[..., None], casting="same_kind")
     right = None
     if flux is not None:
         right = np.zeros_like(solution)
-        right[1:-1, 1:-1] = flux
+        right[window] = flux
     _solve_level(padded_state, solution, right, sweeps, cycles, 1)
-    return solution[1:-1, 1:-1]
+    return solution[window]
 
 
 def _solve_level(
@@ -121,13 +125,13 @@ def _solve_level(
     halves = unknown[red], unknown[~red]
     flat_state, flat = state.reshape(-1), solution.reshape(-1, channels)
     right = np.zeros((0, channels), np.float32) if flux is None else flux.reshape(-1, channels)
-    if max(height, width) - 2 <= _COARSEST:
+    if max(height, width) - 2 <= _COARSEST or height % 2 or width % 2:
         known = state == KNOWN
         if known.any():
             solution[state == UNKNOWN] = solution[known].mean(0)
-        _relax(*halves, flat_state, flat, right, width, 100)
+        _relax(*halves, flat_state, flat, right, width, 2 * (height + width))
         return
-    shape = ((height - 1) // 2 + 2, (width - 1) // 2 + 2)
+    shape = (height // 2 + 1, width // 2 + 1)
     coarse_state = np.zeros(shape, np.uint8)
     coarse = np.zeros((*shape, channels), np.float32)
     coarse_flux = None if flux is None else np.zeros_like(coarse)
@@ -155,21 +159,18 @@ def _restrict(state, values, coarse_state, coarse):
     height, width, channels = coarse.shape
     for row in range(1, height - 1):
         for column in range(1, width - 1):
+            y, x = 2 * row - 1, 2 * column - 1
             known, unknown = 0, 0
             for k in range(4):
-                y, x = 2 * row - 1 + k // 2, 2 * column - 1 + k % 2
-                if y >= state.shape[0] or x >= state.shape[1]:
-                    continue
-                if state[y, x] == KNOWN:
-                    known += 1
-                    for c in range(channels):
-                        coarse[row, column, c] += values[y, x, c]
-                elif state[y, x] == UNKNOWN:
-                    unknown += 1
+                child = state[y + k // 2, x + k % 2]
+                known += child == KNOWN
+                unknown += child == UNKNOWN
             if known:
                 coarse_state[row, column] = KNOWN
-                for c in range(channels):
-                    coarse[row, column, c] /= known
+                for c in range(channels):  # children that are not known still hold 0
+                    total = values[y, x, c] + values[y, x + 1, c]
+                    total += values[y + 1, x, c] + values[y + 1, x + 1, c]
+                    coarse[row, column, c] = total / known
             elif unknown:
                 coarse_state[row, column] = UNKNOWN
 

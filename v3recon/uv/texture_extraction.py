@@ -103,7 +103,7 @@ def _seen_region(
     facing = normals[..., 2].detach().cpu().numpy()
     flags = np.stack([visible.detach().cpu().numpy(), in_photo, facing], -1)
     maps = bake(flags, layout)
-    return np.stack([_clean(*cv2.split(one), min_facing) for one in maps])
+    return np.stack([_clean(one[..., 0], one[..., 1], one[..., 2], min_facing) for one in maps])
 
 
 def _clean(
@@ -113,25 +113,27 @@ def _clean(
     min_facing: float,
 ) -> npt.NDArray[np.bool_]:
     """Close pinholes, drop what faces away or lies outside the photo, drop specks, shrink."""
-    disc = _disc(_CLOSING)
-    shown = cv2.morphologyEx((visible > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, disc)
+    shown = _morph((visible > 0.5).astype(np.uint8), cv2.MORPH_CLOSE, _CLOSING)
     shown[in_photo < 0.999] = 0
     grazing = shown & (facing <= min_facing).astype(np.uint8)
     # A narrow grazing patch inside the seen face is better shown smeared than replaced.
     pockets = _regions(grazing & (facing > 0).astype(np.uint8), 0, _LARGEST_POCKET)
     mask = (shown ^ grazing) | pockets
-    mask = _regions(cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc), _SMALLEST_REGION, 1)
+    mask = _regions(_morph(mask, cv2.MORPH_OPEN, _CLOSING), _SMALLEST_REGION, 1)
     # The map runs on beyond the outline, so only true borders are eroded.
-    return cv2.erode(mask, _disc(2 * _EROSION + 1)).astype(bool)
+    return _morph(mask, cv2.MORPH_ERODE, 2 * _EROSION + 1).astype(bool)
 
 
-def _disc(side: int) -> npt.NDArray[np.uint8]:
-    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side)).astype(np.uint8)
+def _morph(mask: npt.NDArray[np.uint8], operation: int, side: int) -> npt.NDArray[np.uint8]:
+    """A morphological operation with a disc."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+    return np.asarray(cv2.morphologyEx(mask, operation, disc), np.uint8)
 
 
 def _regions(mask: npt.NDArray[np.uint8], smallest: float, largest: float) -> npt.NDArray[np.uint8]:
     """The connected regions of a mask whose share of the map is between two limits."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    labels = np.asarray(labels, np.int32)
     share = stats[:, cv2.CC_STAT_AREA] / mask.size
     wanted = (share >= smallest) & (share <= largest)
     wanted[0] = False
