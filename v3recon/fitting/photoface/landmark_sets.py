@@ -30,9 +30,10 @@ FRONTAL_YAW = 12.0
 """Degrees; within it the visible contour is the jaw line of the 3D face."""
 MODERATE_YAW = 30.0
 CONTOUR_COUNT = 33
-LINE_REACH = 0.72
+LINE_REACH = 0.62
 """Share of the way from contour to midline that a contour line covers."""
 LINE_SAMPLES = 40
+_RIGHT_NOSE_WING = 129  # the detector's point at the widest place of the nose
 
 MIRROR_68 = np.array(
     [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
@@ -86,17 +87,18 @@ def box_size(points: np.ndarray) -> np.ndarray:
 
 
 def mean_squared_distances(
-    control_2d: np.ndarray, operator: sparse.csr_matrix, truth: np.ndarray
+    control_2d: np.ndarray, operator: sparse.csr_matrix, truth: np.ndarray, size: np.ndarray
 ) -> np.ndarray:
-    """Mean squared distance of every projected vertex to every hand-made point.
+    """Mean squared distance of every projected vertex to every known point.
 
-    Distances are in units of each photo's box size. E|p - l|^2 = E|p|^2 - 2 E[p l] + E|l|^2, so
+    Distances are in units of each photo's face size. E|p - l|^2 = E|p|^2 - 2 E[p l] + E|l|^2, so
     photos are visited one by one and nothing of the size photos x vertices is kept.
 
     Args:
         control_2d: [N, Vc, 2] fitted control vertices in pixels.
         operator: [V, Vc] subdivision operator.
-        truth: [N, L, 2] hand-made points in the same pixels.
+        truth: [N, L, 2] known points in the same pixels.
+        size: [N] size of each face in pixels.
 
     Returns:
         [V, L].
@@ -104,10 +106,10 @@ def mean_squared_distances(
     vertex_term = np.zeros(operator.shape[0])
     cross_term = np.zeros((operator.shape[0], truth.shape[1]))
     truth_term = np.zeros(truth.shape[1])
-    for control, points, size in zip(control_2d, truth, box_size(truth), strict=True):
+    for control, points, unit in zip(control_2d, truth, size, strict=True):
         origin = points.mean(0)
-        vertices = operator @ ((control - origin) / size)
-        points = (points - origin) / size
+        vertices = operator @ ((control - origin) / unit)
+        points = (points - origin) / unit
         vertex_term += (vertices**2).sum(1)
         cross_term += vertices @ points.T
         truth_term += (points**2).sum(1)
@@ -146,8 +148,11 @@ def choose_68(
         raise ValueError(
             f"{int(frontal.sum())} nearly frontal photos with hand-made points; at least 10 needed"
         )
-    cost = mean_squared_distances(control_2d[moderate], operator, truth[moderate])
-    cost[:, JAW] = mean_squared_distances(control_2d[frontal], operator, truth[frontal, JAW])
+    size = box_size(truth)
+    cost = mean_squared_distances(control_2d[moderate], operator, truth[moderate], size[moderate])
+    cost[:, JAW] = mean_squared_distances(
+        control_2d[frontal], operator, truth[frontal, JAW], size[frontal]
+    )
     cost += cost[mirror][:, MIRROR_68]
     cost[~(allowed & allowed[mirror])] = np.inf
     middle = MIRROR_68 == np.arange(68)
@@ -158,10 +163,36 @@ def choose_68(
     return index
 
 
+def choose_pupils(
+    control_2d: np.ndarray,
+    irises: np.ndarray,
+    operator: sparse.csr_matrix,
+    mirror: np.ndarray,
+    allowed: np.ndarray,
+) -> np.ndarray:
+    """The vertices on which pupils lie on average, mirror images of each other.
+
+    Args:
+        control_2d: [N, Vc, 2] fitted control vertices in pixels.
+        irises: [N, 2, 2] middles of the right and the left iris, same pixels.
+        operator: [V, Vc] subdivision operator.
+        mirror: [V] mirror images.
+        allowed: [V] bool, the eyes' vertices.
+
+    Returns:
+        [2] vertex ids, right and left.
+    """
+    size = np.linalg.norm(irises[:, 0] - irises[:, 1], axis=1)
+    cost = mean_squared_distances(control_2d, operator, irises, size)
+    right = np.where(allowed, cost[:, 0] + cost[mirror, 1], np.inf).argmin()
+    return np.array([right, mirror[right]])
+
+
 def make_landmark_sets(
     index_68: np.ndarray,
     vertices: np.ndarray,
     mirror: np.ndarray,
+    operator: sparse.csr_matrix,
     brows: tuple[np.ndarray, np.ndarray],
     pupils: np.ndarray,
 ) -> LandmarkSets:
@@ -171,10 +202,11 @@ def make_landmark_sets(
         index_68: [68] vertex ids.
         vertices: [V, 3] mean face, symmetric; its first 468 vertices are the detector's.
         mirror: [V] mirror images.
+        operator: [V, Vc] subdivision operator.
         brows: vertex ids of the right and the left brow part.
         pupils: [2] vertex ids of the right and the left pupil.
     """
-    picker = _Picker(vertices, mirror)
+    picker = _Picker(vertices, mirror, operator)
     contour = _contour(index_68, vertices, picker)
     brow = _brow_outline(vertices, brows[0])
     landmarks_106 = _landmarks_106(index_68, vertices, picker, contour, brow, pupils)
@@ -188,11 +220,15 @@ def make_landmark_sets(
 
 
 class _Picker:
-    """Nearest vertices of positions, and their mirror images."""
+    """Nearest vertices of positions, points along the detector's lines, mirror images."""
 
-    def __init__(self, vertices: np.ndarray, mirror: np.ndarray) -> None:
+    def __init__(
+        self, vertices: np.ndarray, mirror: np.ndarray, operator: sparse.csr_matrix
+    ) -> None:
+        self._vertices = vertices
         self._tree = cKDTree(vertices)
         self._mirror = mirror
+        self._operator = operator
 
     def nearest(self, positions: np.ndarray) -> np.ndarray:
         """Vertex ids [N] of positions [N, 3]; none twice where a free neighbour is near."""
@@ -201,6 +237,19 @@ class _Picker:
         for row in candidates:
             chosen.append(next((int(v) for v in row if int(v) not in chosen), int(row[0])))
         return np.array(chosen)
+
+    def along(self, line: Sequence[int], count: int) -> np.ndarray:
+        """Vertices at equal arc length on a lid or an inner lip, both ends included.
+
+        Such lines follow their own control vertices only. Taking vertices of the line itself, not
+        the nearest ones, keeps the lips apart where they touch.
+        """
+        known = np.zeros(self._operator.shape[1])
+        known[list(line)] = 1
+        on_line = np.flatnonzero(self._operator @ known > 1 - 1e-9)
+        wanted = resample(self._vertices[list(line)], count)
+        _, nearest = cKDTree(self._vertices[on_line]).query(wanted)
+        return on_line[nearest]
 
     def image(self, index: np.ndarray) -> np.ndarray:
         """Mirror images of vertex ids."""
@@ -266,8 +315,8 @@ def _landmarks_106(
     lower = picker.nearest(resample(brow[1], 6)[1:5])
     right_brow = np.concatenate([upper, lower[::-1]])
     left_brow = picker.image(np.concatenate([upper[::-1], lower]))
-    eye_upper = picker.nearest(resample(vertices[list(topology.RIGHT_EYE_UPPER)], 5))
-    eye_lower = picker.nearest(resample(vertices[list(topology.RIGHT_EYE_LOWER)], 5)[1:4])
+    eye_upper = picker.along(topology.RIGHT_EYE_UPPER, 5)
+    eye_lower = picker.along(topology.RIGHT_EYE_LOWER, 5)[1:4]
     corners = vertices[[topology.RIGHT_EYE_UPPER[0], topology.RIGHT_EYE_UPPER[-1]]]
     middle = picker.nearest(corners.mean(0, keepdims=True))
     right_eye = np.concatenate([eye_upper, eye_lower[::-1], middle])
@@ -285,7 +334,7 @@ def _nose_15(index_68: np.ndarray, vertices: np.ndarray, picker: _Picker) -> np.
     """Bridge (4), then down the right wing (3), nostrils (5) and up the left wing (3)."""
     bridge = index_68[27:31]
     corner = vertices[topology.RIGHT_EYE_UPPER[-1]]
-    wing = vertices[topology.RIGHT_NOSE_WING]
+    wing = vertices[_RIGHT_NOSE_WING]
     start = 0.45 * corner + 0.55 * vertices[index_68[27]]
     side = picker.nearest(np.stack([start, 0.45 * start + 0.55 * wing, wing]))
     return np.concatenate([bridge, side, index_68[31:36], picker.image(side[::-1])])
@@ -294,22 +343,24 @@ def _nose_15(index_68: np.ndarray, vertices: np.ndarray, picker: _Picker) -> np.
 def _landmarks_134(
     vertices: np.ndarray, picker: _Picker, brow: tuple[np.ndarray, np.ndarray]
 ) -> np.ndarray:
-    def outline(upper: np.ndarray, lower: np.ndarray, up: int, down: int) -> np.ndarray:
-        top = picker.nearest(resample(upper, up))
-        bottom = picker.nearest(resample(lower, down + 2)[1:-1])
-        return np.concatenate([top, bottom[::-1]])
+    def ring(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
+        return np.concatenate([top, bottom[1:-1][::-1]])
 
-    def image(ring: np.ndarray, up: int) -> np.ndarray:
-        flipped = picker.image(ring)
+    def image(closed: np.ndarray, up: int) -> np.ndarray:
+        flipped = picker.image(closed)
         return np.concatenate([flipped[:up][::-1], flipped[up:][::-1]])
 
-    def line(ids: Sequence[int]) -> np.ndarray:
-        return vertices[list(ids)]
+    def nearest(ids: Sequence[int], count: int) -> np.ndarray:
+        return picker.nearest(resample(vertices[list(ids)], count))
 
-    right_brow = outline(*brow, 9, 8)
-    right_eye = outline(line(topology.RIGHT_EYE_UPPER), line(topology.RIGHT_EYE_LOWER), 11, 9)
-    outer = outline(line(topology.OUTER_LIP_UPPER), line(topology.OUTER_LIP_LOWER), 17, 15)
-    inner = outline(line(topology.INNER_LIP_UPPER), line(topology.INNER_LIP_LOWER), 15, 13)
+    right_brow = ring(picker.nearest(resample(brow[0], 9)), picker.nearest(resample(brow[1], 10)))
+    right_eye = ring(
+        picker.along(topology.RIGHT_EYE_UPPER, 11), picker.along(topology.RIGHT_EYE_LOWER, 11)
+    )
+    outer = ring(nearest(topology.OUTER_LIP_UPPER, 17), nearest(topology.OUTER_LIP_LOWER, 17))
+    inner = ring(
+        picker.along(topology.INNER_LIP_UPPER, 15), picker.along(topology.INNER_LIP_LOWER, 15)
+    )
     rings = [right_brow, image(right_brow, 9), right_eye, image(right_eye, 11), outer, inner]
     return np.concatenate(rings)
 
@@ -332,7 +383,8 @@ def _contour_lines(
     taken[contour] = True
     taken[mirror == np.arange(len(mirror))] = True  # the midline belongs to neither side
     right = []
-    reach = np.linspace(0, LINE_REACH, LINE_SAMPLES)[1:, None]
+    # Closer together near the contour, where the surface turns away from the camera.
+    reach = LINE_REACH * np.linspace(0, 1, LINE_SAMPLES)[1:, None] ** 1.5
     for vertex, end in zip(contour[:16], ends, strict=True):
         path = (1 - reach) * vertices[vertex, :2] + reach * end
         line = [int(vertex)]
