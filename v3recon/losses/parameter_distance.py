@@ -176,4 +176,6 @@ def _displacements(base: Tensor, other: Tensor, reconstruct: Reconstruct) -> Ten
     swap = torch.eye(count, dtype=torch.bool, device=base.device)
     mixed = torch.where(swap, other[:, None], base[:, None])  # [B, K, K]
     moved = reconstruct(mixed.reshape(batch * count, count))
-    return moved.reshape(batch, count, *moved.shape[1:]) - reconstruct(base)[:, None]
+    change = moved.reshape(batch, count, *moved.shape[1:]) - reconstruct(base)[:, None]
+    # Batches of other sizes round differently: equal components must give exactly nothing.
+    return change * (base != other)[:, :, None, None]
