@@ -56,7 +56,7 @@ def write_obj(
         path: the .obj file; its folder exists.
         vertices: [V, 3].
         faces: [F, 3], 0-based.
-        colors: [V, 3] RGB; clipped to 0…1.
+        colors: [V, 3] RGB, 0…1; written as they are.
         uv_coords: [V, 2] in 0…1, v up; the texture's first row is v = 1.
         texture: [H, W, 3] uint8 RGB.
 
@@ -74,7 +74,7 @@ def write_obj(
         parts.append(f"mtllib {path.stem}.mtl\nusemtl face\n".encode())
     columns = vertices.astype(np.float64)
     if colors is not None:
-        columns = np.concatenate([columns, np.asarray(colors, np.float64).clip(0, 1)], 1)
+        columns = np.concatenate([columns, np.asarray(colors, np.float64)], 1)
     parts.append(_format_floats(b"v", columns))
     if uv_coords is not None:
         parts.append(_format_floats(b"vt", np.asarray(uv_coords, np.float64)))

@@ -1,0 +1,237 @@
+"""The files of one reconstructed face: values, meshes and a contact sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from v3recon.decode import posed_normals
+from v3recon.geometry.camera import to_clip
+from v3recon.io.images import write_png
+from v3recon.io.results import PackedMasks, write_json, write_results
+from v3recon.pipeline import Reconstruction
+from v3recon.products import (
+    Segmentation,
+    extract_texture,
+    find_visible,
+    model_colors,
+    segment,
+    write_obj,
+)
+from v3recon.render.rasterize import rasterize
+from v3recon.render.render import render_image, render_shape
+from v3recon.segmentation import segment_part_bits, segment_visible
+from v3recon.uv.bake import sample_uv, uv_layout
+from v3recon.visualize import (
+    PANEL_SIZE,
+    contact_sheet,
+    overlay,
+    panel_image,
+    panel_matrix,
+    reconstruction_panels,
+    to_panel,
+)
+
+LANDMARK_SETS = {
+    "ldm68": "landmarks_68",
+    "ldm106": "landmarks_106",
+    "ldm106_2d": "landmarks_106_2d",
+    "ldm134": "landmarks_134",
+}
+"""Names in the files and attributes of `Reconstruction`."""
+
+
+@dataclass(frozen=True)
+class OutputChoice:
+    """Which outputs are written.
+
+    Attributes:
+        landmarks: names of LANDMARK_SETS.
+        seg: eight part masks.
+        seg_visible: label map of the visible parts.
+        model_texture: OBJ with the model's own colours.
+        extracted_texture: OBJs with the photo's colours.
+        texture_size: side of the texture picture, texels.
+    """
+
+    landmarks: tuple[str, ...] = tuple(LANDMARK_SETS)
+    seg: bool = True
+    seg_visible: bool = True
+    model_texture: bool = True
+    extracted_texture: bool = True
+    texture_size: int = 1024
+
+
+def output_names(photos: Sequence[Path]) -> list[str]:
+    """A folder name for each photo: its stem, made longer where two would be the same.
+
+    First the suffix is added (`a_jpg`, `a_png`), then the parent folder's name, then a number.
+    Case does not tell names apart, as it does not on some file systems.
+    """
+    names = [photo.stem for photo in photos]
+    for longer in (
+        lambda photo: f"{photo.stem}_{photo.suffix.lstrip('.')}",
+        lambda photo: f"{photo.resolve().parent.name}_{photo.stem}_{photo.suffix.lstrip('.')}",
+    ):
+        counts: dict[str, int] = {}
+        for name in names:
+            counts[name.lower()] = counts.get(name.lower(), 0) + 1
+        names = [
+            longer(photo) if counts[name.lower()] > 1 else name
+            for name, photo in zip(names, photos, strict=True)
+        ]
+    taken: set[str] = set()
+    for index, name in enumerate(names):
+        number, unique = 2, name
+        while unique.lower() in taken:
+            unique, number = f"{name}_{number}", number + 1
+        taken.add(unique.lower())
+        names[index] = unique
+    return names
+
+
+def write_face(
+    folder: Path,
+    name: str,
+    face: Reconstruction,
+    image_np: np.ndarray,
+    choice: OutputChoice,
+    rasterizer: str = "auto",
+) -> None:
+    """Write all chosen files of a face; each appears whole or not at all.
+
+    Args:
+        folder: where the files go; made if absent.
+        name: start of their names.
+        face: the face.
+        image_np: [H, W, 3] uint8 RGB, its photo.
+        choice: which outputs.
+        rasterizer: see `render.rasterize.rasterize`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    segmentation = None
+    if choice.seg or choice.seg_visible:
+        segmentation = segment(face, rasterizer)
+    if choice.model_texture:
+        write_obj(folder / f"{name}_pcaTex.obj", face, colors=model_colors(face))
+    if choice.extracted_texture:
+        texture = extract_texture(face, image_np, choice.texture_size, rasterizer).texture
+        layout = uv_layout(face.model, choice.texture_size)
+        colors = sample_uv(texture, layout)[0] / 255
+        write_obj(folder / f"{name}_extractTex.obj", face, colors=colors)
+        write_obj(folder / f"{name}_uv.obj", face, texture=texture[0])
+    sheet = draw_sheet(face, image_np, choice, segmentation, rasterizer)
+    write_png(folder / f"{name}.png", sheet)
+    values = face_values(face, choice)
+    write_json(folder / f"{name}.json", values)
+    arrays = face_arrays(face, choice, segmentation, rasterizer)
+    write_results(folder / f"{name}.npy", {**values, **arrays})
+
+
+def face_values(face: Reconstruction, choice: OutputChoice) -> dict[str, Any]:
+    """The small results: landmarks, coefficients, pose, camera, crop, detection.
+
+    Keys `ldm68 ldm106 ldm106_2d ldm134` are as in 3DDFA_V3's file.
+    """
+    values: dict[str, Any] = {
+        key: _array(getattr(face, LANDMARK_SETS[key])) for key in choice.landmarks
+    }
+    values |= {
+        "face_model": face.model.name,
+        "coeffs": {
+            key: _array(getattr(face.coeffs, key)[0])
+            for key in ("id", "exp", "alb", "angle", "sh", "trans")
+        },
+        "angle_degrees": _array(face.angle_degrees),
+        "camera": asdict(face.camera),
+        "crop_matrix": face.crop.matrix.numpy(),
+        "image_size": list(face.image_size),
+    }
+    if face.detection is not None:
+        points = face.detection.points
+        values["detection"] = {
+            "box": face.detection.box.numpy(),
+            "score": face.detection.score,
+            "points": None if points is None else points.numpy(),
+        }
+    return values
+
+
+def face_arrays(
+    face: Reconstruction,
+    choice: OutputChoice,
+    segmentation: Segmentation | None,
+    rasterizer: str = "auto",
+) -> dict[str, Any]:
+    """The large results: vertices, visibility, and 3DDFA_V3's `seg_visible` and `seg`."""
+    arrays: dict[str, Any] = {
+        "vertices": _array(face.decoded.vertices[0]),
+        "points_2d": _array(face.points_2d),
+        "visible": find_visible(face, rasterizer).cpu().numpy(),
+    }
+    if segmentation is not None and choice.seg_visible:
+        arrays["seg_visible"] = segmentation.labels[..., None]
+    if segmentation is not None and choice.seg:
+        arrays["seg"] = PackedMasks(segmentation.part_bits)
+    return arrays
+
+
+def draw_sheet(
+    face: Reconstruction,
+    image_np: np.ndarray,
+    choice: OutputChoice,
+    segmentation: Segmentation | None,
+    rasterizer: str = "auto",
+) -> np.ndarray:
+    """Contact sheet [H, W, 3] uint8 of a face: see `visualize.reconstruction_panels`."""
+    matrix = panel_matrix(_array(face.points_2d), face.image_size)
+    size = (PANEL_SIZE, PANEL_SIZE)
+    panel = panel_image(image_np, matrix)
+    from_crop = _compose(matrix, face.crop.inverse_matrix.numpy())
+    from_crop = torch.from_numpy(from_crop).to(face.points_2d)[None]
+    model, camera = face.model, face.camera
+    with torch.no_grad():
+        clip = to_clip(face.decoded.vertices, camera, size, from_crop)
+        fragments = rasterize(clip, model.faces, size, rasterizer)
+        normals = posed_normals(face.decoded, model)
+        shape, mask = render_shape(normals, fragments, model.faces)
+        textured, _ = render_image(model_colors(face)[None], fragments, model.faces)
+    drawn = mask[0, 0].cpu().numpy() > 0
+    labels, bits = None, None
+    arguments = (face.decoded, model, camera, size, from_crop, rasterizer)
+    if segmentation is not None and choice.seg_visible:
+        labels = segment_visible(*arguments)[0].cpu().numpy()
+    if segmentation is not None and choice.seg:
+        bits = segment_part_bits(*arguments)[0].cpu().numpy()
+    return contact_sheet(
+        reconstruction_panels(
+            panel,
+            shape=overlay(panel, _picture(shape), drawn),
+            textured=overlay(panel, _picture(textured), drawn),
+            landmarks={
+                key: to_panel(_array(getattr(face, LANDMARK_SETS[key])), matrix)
+                for key in choice.landmarks
+            },
+            labels=labels,
+            part_bits=bits,
+        )
+    )
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().float().cpu().numpy()
+
+
+def _picture(image: torch.Tensor) -> np.ndarray:
+    """[1, 3, H, W] 0…1 as [H, W, 3] uint8."""
+    return (image[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
+
+
+def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Affine maps [2, 3]: first `inner`, then `outer`."""
+    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])

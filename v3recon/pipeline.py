@@ -1,0 +1,318 @@
+"""Photo to faces: detect, align, regress, decode. Other products are separate calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon.assets import find_assets
+from v3recon.decode import decode
+from v3recon.detection.crop import (
+    CropTransform,
+    crop_again,
+    crop_image,
+    crop_of_detection,
+    crop_of_photo,
+    input_matrix,
+    resize_crop,
+)
+from v3recon.detection.detect import DETECTORS, detect_faces
+from v3recon.face_models.bfm import five_points, load_similarity_landmarks
+from v3recon.face_models.landmarks import landmark_points, march_contour, marched_landmarks_106
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera
+from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.regressor import Regressor, fuse_for_inference
+from v3recon.types import Decoded, Detection, FaceCoeffs
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One face of one photo.
+
+    Attributes:
+        model: the face model that the coefficients belong to.
+        camera: camera of the crop.
+        coeffs: coefficients, B = 1.
+        decoded: geometry in world and crop frame, B = 1.
+        crop: photo pixels to crop pixels and back.
+        image_size: (H, W) of the photo.
+        points_2d: [V, 2] projected vertices, photo pixels.
+        landmarks_68: [68, 2] photo pixels.
+        landmarks_106: [106, 2] photo pixels, fixed vertices.
+        landmarks_106_2d: [106, 2] photo pixels, the contour marched to the silhouette.
+        landmarks_134: [134, 2] photo pixels.
+        angle_degrees: [3] pitch, yaw, roll.
+        detection: where the face was found; None for photos taken as crops.
+    """
+
+    model: LinearFaceModel
+    camera: Camera
+    coeffs: FaceCoeffs
+    decoded: Decoded
+    crop: CropTransform
+    image_size: tuple[int, int]
+    points_2d: Tensor
+    landmarks_68: Tensor
+    landmarks_106: Tensor
+    landmarks_106_2d: Tensor
+    landmarks_134: Tensor
+    angle_degrees: Tensor
+    detection: Detection | None = None
+
+
+@dataclass(frozen=True)
+class FaceReconstructor:
+    """Reconstructs the faces of photos: `reconstructor(image) -> list[Reconstruction]`.
+
+    Attributes:
+        model: face model, on the device.
+        regressor: network for inference, on the device.
+        crop_rule: how the network's crops were cut, see `detection.crop.crop_of_detection`; with
+            "passes": 2 each face is cropped again from its own first landmarks.
+        points_3d: [5, 3] for the five-point rule.
+        detector: name of the detector; None = photos are aligned crops already.
+        detector_weights: file of weights; only "retinaface" needs one.
+        min_confidence: lowest detection score; None = the detector's own.
+        max_faces: how many of the largest faces of a photo are reconstructed; None = all.
+        batch_size: faces that go through the network together.
+        rasterizer: used by products that are drawn.
+        camera: camera of the crop.
+    """
+
+    model: LinearFaceModel
+    regressor: Regressor
+    crop_rule: dict[str, Any]
+    points_3d: Tensor
+    detector: str | None = "mtcnn"
+    detector_weights: Path | None = None
+    min_confidence: float | None = None
+    max_faces: int | None = None
+    batch_size: int = 16
+    rasterizer: str = "auto"
+    camera: Camera = field(default_factory=Camera)
+
+    @classmethod
+    def from_assets(
+        cls,
+        assets_dir: str | Path | None = None,
+        *,
+        face_model: str | Path | None = None,
+        weights: str | Path | None = None,
+        backbone: str | None = None,
+        detector: str | None = "mtcnn",
+        device: str | None = None,
+        **options: Any,
+    ) -> FaceReconstructor:
+        """Load what a reconstruction needs.
+
+        Args:
+            assets_dir: folder of official 3DDFA_V3 assets; None = what is in the package.
+            face_model: "photoface", "bfm" or a file, instead of the folder's.
+            weights: checkpoint, instead of the folder's.
+            backbone: "resnet50" or "mbnetv3", where the folder has both.
+            detector: "mtcnn", "retinaface" or None (photos are aligned crops already).
+            device: torch device; default "cuda" if there is one, else "cpu".
+            options: other attributes of this class.
+
+        Raises:
+            ValueError: if a file is missing or malformed, or files do not fit together.
+        """
+        assets = find_assets(assets_dir, face_model=face_model, weights=weights, backbone=backbone)
+        device = resolve_device(device)
+        if detector is not None and detector not in DETECTORS:
+            raise ValueError(f"unknown detector {detector!r}; choose from {', '.join(DETECTORS)}")
+        if detector == "retinaface" and assets.retinaface is None:
+            raise ValueError(
+                "detector 'retinaface' needs its weights among the assets; or use 'mtcnn'"
+            )
+        model = load_face_model(assets.face_model)
+        loaded = load_checkpoint(assets.weights, model)
+        if backbone not in (None, loaded.description.backbone):
+            raise ValueError(f"{assets.weights} is a {loaded.description.backbone}, not {backbone}")
+        if assets.points_3d is not None:
+            points_3d = load_similarity_landmarks(assets.points_3d)
+        else:
+            points_3d = mean_five_points(model)
+        return cls(
+            model=model.to(device),
+            regressor=fuse_for_inference(loaded.regressor).to(device),
+            crop_rule=loaded.description.crop_rule,
+            points_3d=points_3d,
+            detector=detector,
+            detector_weights=assets.retinaface,
+            **options,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the face model and the network are."""
+        return self.model.mean_shape.device
+
+    def __call__(self, image_np: np.ndarray) -> list[Reconstruction]:
+        """Faces of a photo [H, W, 3] uint8 RGB, the largest first."""
+        return self.reconstruct_photos([image_np])[0]
+
+    def reconstruct_photos(self, images: Sequence[np.ndarray]) -> list[list[Reconstruction]]:
+        """Faces of several photos, batched through the network.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB of any sizes.
+
+        Returns:
+            For each photo its faces, the largest first; none where no face was found.
+        """
+        found = [self.find_faces(image) for image in images]
+        owner = [index for index, faces in enumerate(found) for _ in faces]
+        detections = [detection for faces in found for detection, _ in faces]
+        crops = [crop for faces in found for _, crop in faces]
+        photos = [images[index] for index in owner]
+        faces = self.reconstruct_crops(photos, crops, detections)
+        for _ in range(int(self.crop_rule.get("passes", 1)) - 1):
+            if self.detector is None:
+                break
+            crops = [
+                crop_again(face.landmarks_68, self.crop_rule, self.points_3d, self.camera)
+                for face in faces
+            ]
+            faces = self.reconstruct_crops(photos, crops, detections)
+        grouped: list[list[Reconstruction]] = [[] for _ in images]
+        for index, face in zip(owner, faces, strict=True):
+            grouped[index].append(face)
+        return grouped
+
+    def find_faces(self, image_np: np.ndarray) -> list[tuple[Detection | None, CropTransform]]:
+        """Where the faces of a photo are and how each is cropped, the largest first."""
+        if self.detector is None:
+            height, width = image_np.shape[:2]
+            return [(None, crop_of_photo(width, height, self.camera))]
+        detections = detect_faces(
+            image_np,
+            self.detector,
+            min_confidence=self.min_confidence,
+            max_faces=self.max_faces,
+            device=str(self.device),
+            weights=self.detector_weights,
+        )
+        return [
+            (face, crop_of_detection(face, self.crop_rule, self.points_3d, self.camera))
+            for face in detections
+        ]
+
+    def reconstruct_crops(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None] | None = None,
+    ) -> list[Reconstruction]:
+        """Faces at known places: one photo and one crop for each.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB; the same photo may stand for several faces.
+            crops: how each face is cropped.
+            detections: kept in the results.
+        """
+        faces: list[Reconstruction] = []
+        for start in range(0, len(crops), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            pixels = torch.from_numpy(np.stack(list(map(self._crop, images[part], crops[part]))))
+            batch = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+            with torch.inference_mode():
+                coeffs = self.regressor(batch)
+            sizes = [image.shape[:2] for image in images[part]]
+            found = detections[part] if detections is not None else [None] * len(sizes)
+            faces += make_reconstructions(
+                coeffs, self.model, self.camera, crops[part], sizes, found
+            )
+        return faces
+
+    def _crop(self, image_np: np.ndarray, crop: CropTransform) -> np.ndarray:
+        size = self.regressor.input_size
+        if self.detector is None:
+            return resize_crop(image_np, size)
+        return crop_image(image_np, input_matrix(crop.matrix, size, self.camera), size)
+
+
+def make_reconstructions(
+    coeffs: FaceCoeffs,
+    model: LinearFaceModel,
+    camera: Camera,
+    crops: Sequence[CropTransform],
+    image_sizes: Sequence[tuple[int, ...]],
+    detections: Sequence[Detection | None] | None = None,
+) -> list[Reconstruction]:
+    """Decode a batch of coefficients and map it to the photos.
+
+    Args:
+        coeffs: of B faces.
+        model: their face model.
+        camera: camera of the crops.
+        crops: how each face was cropped.
+        image_sizes: (H, W) of each face's photo.
+        detections: where each face was found.
+    """
+    with torch.no_grad():
+        coeffs = FaceCoeffs.from_tensor(coeffs.to_tensor().clone(), coeffs.sizes)
+        decoded = decode(coeffs, model, camera)
+        contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model, camera)
+        index_106 = marched_landmarks_106(contour, model)
+        faces = []
+        for i, (crop, size) in enumerate(zip(crops, image_sizes, strict=True)):
+            one = slice(i, i + 1)
+            points = crop.from_crop(decoded.points_2d[i])
+            faces.append(
+                Reconstruction(
+                    model=model,
+                    camera=camera,
+                    coeffs=coeffs[one],
+                    decoded=Decoded(
+                        decoded.shape[one],
+                        decoded.rotation[one],
+                        decoded.vertices[one],
+                        decoded.points_2d[one],
+                    ),
+                    crop=crop,
+                    image_size=(int(size[0]), int(size[1])),
+                    points_2d=points,
+                    landmarks_68=points[model.landmarks_68],
+                    landmarks_106=points[model.landmarks_106],
+                    landmarks_106_2d=landmark_points(points[None], index_106[one])[0],
+                    landmarks_134=points[model.landmarks_134],
+                    angle_degrees=torch.rad2deg(coeffs.angle[i]),
+                    detection=None if detections is None else detections[i],
+                )
+            )
+    return faces
+
+
+def mean_five_points(model: LinearFaceModel) -> Tensor:
+    """Five 3D points [5, 3] of the mean face, for the five-point crop."""
+    id_size, exp_size, _ = model.sizes
+    zeros = model.mean_shape.new_zeros
+    mean = model.vertices(zeros(1, id_size), zeros(1, exp_size))[0]
+    return five_points(mean[model.landmarks_68])
+
+
+def resolve_device(device: str | None) -> str:
+    """The torch device to use; default "cuda" where there is one, else "cpu".
+
+    Raises:
+        ValueError: if the name is not a device, or there is no such device here.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {device}: there is no such device here; use cpu") from None
+    if kind == "meta":
+        raise ValueError("--device meta computes nothing; use cpu")
+    return device

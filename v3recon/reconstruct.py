@@ -1,0 +1,288 @@
+"""The program: photos in, every output out (`demo.py`, `v3recon reconstruct`)."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+from tqdm import tqdm
+
+from v3recon.io.images import list_photos, read_image
+
+TRUE_WORDS = ("1", "true", "yes")
+FALSE_WORDS = ("0", "false", "no")
+MAX_PENDING_PIXELS = 8_000_000
+"""Photos wait for their batch only as long as they have no more pixels than this together."""
+
+INTERRUPTED = 130
+
+
+def parse_bool(text: str) -> bool:
+    """A flag's value, in any case.
+
+    Raises:
+        ValueError: if it is none of TRUE_WORDS and FALSE_WORDS.
+    """
+    word = text.lower()
+    if word not in TRUE_WORDS + FALSE_WORDS:
+        raise ValueError(f"{text!r} is not one of 0, 1, true, false, yes, no")
+    return word in TRUE_WORDS
+
+
+_FLAG = tyro.constructors.PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="{0,1,true,false,yes,no}",
+    instance_from_str=lambda words: parse_bool(words[0]),
+    is_instance=lambda value: isinstance(value, bool),
+    str_from_instance=lambda value: [str(int(value))],
+)
+Flag = Annotated[bool, _FLAG]
+
+
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Reconstruct the faces of photos in 3D.
+
+    Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy and NAME.json (values),
+    NAME.png (contact sheet) and OBJ meshes.
+    """
+
+    inputpath: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["-i"])] = (Path("examples"),)
+    """Photos and folders of photos (searched recursively)."""
+    savepath: Annotated[Path, tyro.conf.arg(aliases=["-s"])] = Path("results")
+    """Folder for the results."""
+    device: str | None = None
+    """cpu, cuda, cuda:1, … Default: cuda where there is one, else cpu."""
+    iscrop: Flag = True
+    """Find and crop the faces; 0 = the photos are aligned 224 x 224 crops already."""
+    detector: Literal["mtcnn", "retinaface"] = "mtcnn"
+    """Finds the faces; retinaface needs its weights among the assets."""
+    ldm68: Flag = True
+    """68 landmarks."""
+    ldm106: Flag = True
+    """106 landmarks."""
+    ldm106_2d: Annotated[Flag, tyro.conf.arg(name="ldm106_2d")] = True
+    """106 landmarks with the contour on the visible outline."""
+    ldm134: Flag = True
+    """134 landmarks."""
+    seg: Flag = True
+    """Eight part masks."""
+    seg_visible: Annotated[Flag, tyro.conf.arg(name="seg_visible")] = True
+    """One label map of the visible parts."""
+    useTex: Flag = True
+    """OBJ with the face model's own colours."""
+    extractTex: Flag = True
+    """Texture from the photo: OBJ with vertex colours, and OBJ with uv and a texture picture."""
+    backbone: Literal["resnet50", "mbnetv3"] | None = None
+    """Network; default resnet50 with --assets, else that of the weights."""
+    assets: Path | None = None
+    """Folder of official 3DDFA_V3 assets. Default: PhotoFace and the weights in the package."""
+    face_model: str | None = None
+    """photoface, bfm, or a file, instead of that of the assets."""
+    weights: Path | None = None
+    """A checkpoint, instead of that of the assets."""
+    rasterizer: Literal["auto", "cpu", "torch", "nvdiffrast"] = "auto"
+    """Draws the meshes."""
+    max_faces: int | None = None
+    """Reconstruct only so many of the largest faces of a photo."""
+    min_confidence: float | None = None
+    """Lowest detection score, 0 to 1. Default: the detector's own."""
+    batch_size: int = 16
+    """Faces that go through the network together."""
+    texture_size: int = 1024
+    """Side of the texture picture, pixels."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers out of range."""
+        if self.max_faces is not None and self.max_faces < 1:
+            raise ValueError(f"--max-faces must be at least 1, got {self.max_faces}")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"--min-confidence must be in 0…1, got {self.min_confidence}")
+        if self.batch_size < 1:
+            raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
+        if not 16 <= self.texture_size <= 8192:
+            raise ValueError(f"--texture-size must be in 16…8192, got {self.texture_size}")
+
+
+@dataclass
+class Summary:
+    """What became of the photos.
+
+    Attributes:
+        faces: number of faces written, by photo.
+        without_face: photos in which none was found.
+        failed: photo and reason.
+    """
+
+    faces: dict[Path, int] = field(default_factory=dict)
+    without_face: list[Path] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def photo_count(self) -> int:
+        """Photos that are done with."""
+        return len(self.faces) + len(self.without_face) + len(self.failed)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program.
+
+    Returns:
+        0 when every photo was processed (also those without a face), 1 when some failed, 2 for
+        wrong usage or missing assets, 130 when interrupted.
+    """
+    started = time.perf_counter()
+    summary = Summary()
+    try:
+        config = tyro.cli(ReconstructConfig, args=argv, prog="v3recon reconstruct")
+        photos = list_photos(config.inputpath)
+        make_folder(config.savepath)
+        process = _load_processor(config, photos)
+    except ValueError as error:
+        print(f"v3recon reconstruct: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:  # --help, or flags that cannot be understood
+        return stop.code if isinstance(stop.code, int) else 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    loaded = time.perf_counter()
+    status = 0
+    try:
+        with tqdm(total=len(photos), unit="photo", file=sys.stderr, disable=None) as progress:
+            for batch in read_batches(photos, config.batch_size, summary):
+                process(batch, summary)
+                progress.update(summary.photo_count - progress.n)
+            progress.update(summary.photo_count - progress.n)
+        status = 1 if summary.failed else 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        status = INTERRUPTED
+    seconds = time.perf_counter() - loaded
+    print_summary(summary, config.savepath, seconds, loaded - started)
+    return status
+
+
+Batch = list[tuple[Path, np.ndarray]]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for results and see that it can be written to.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ValueError(f"--savepath {folder}: cannot write there ({reason})") from None
+
+
+def read_batches(photos: Sequence[Path], batch_size: int, summary: Summary) -> Iterator[Batch]:
+    """Photos in groups that are small enough to be held together; unreadable ones are noted."""
+    batch: Batch = []
+    for path in photos:
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            summary.failed.append((path, str(error)))
+            continue
+        pixels = sum(one.shape[0] * one.shape[1] for _, one in [*batch, (path, image)])
+        if batch and (len(batch) == batch_size or pixels > MAX_PENDING_PIXELS):
+            yield batch
+            batch = []
+        batch.append((path, image))
+    if batch:
+        yield batch
+
+
+def print_summary(summary: Summary, savepath: Path, seconds: float, load_seconds: float) -> None:
+    """Say what became of the photos, on standard output."""
+    for title, lines in (
+        ("no face found in", [str(path) for path in summary.without_face]),
+        ("failed", [f"{path}: {reason}" for path, reason in summary.failed]),
+    ):
+        if lines:
+            print(f"{title}:")
+            print("\n".join(f"  {line}" for line in lines))
+    print(
+        f"{summary.photo_count} photos: {sum(summary.faces.values())} faces in "
+        f"{len(summary.faces)}, no face in {len(summary.without_face)}, "
+        f"{len(summary.failed)} failed; {seconds:.1f} s (loading {load_seconds:.1f} s); "
+        f"results in {savepath}"
+    )
+
+
+def _load_processor(
+    config: ReconstructConfig, photos: Sequence[Path]
+) -> Callable[[Batch, Summary], None]:
+    """What reconstructs a batch of photos and writes the results."""
+    # Slow to import, and not needed to explain the flags.
+    from v3recon.outputs import LANDMARK_SETS, OutputChoice, output_names, write_face
+    from v3recon.pipeline import FaceReconstructor
+
+    reconstructor = FaceReconstructor.from_assets(
+        config.assets,
+        face_model=config.face_model,
+        weights=config.weights,
+        backbone=config.backbone,
+        detector=config.detector if config.iscrop else None,
+        device=config.device,
+        rasterizer=config.rasterizer,
+        max_faces=config.max_faces,
+        min_confidence=config.min_confidence,
+        batch_size=config.batch_size,
+    )
+    choice = OutputChoice(
+        landmarks=tuple(key for key in LANDMARK_SETS if getattr(config, key)),
+        seg=config.seg,
+        seg_visible=config.seg_visible,
+        model_texture=config.useTex,
+        extracted_texture=config.extractTex,
+        texture_size=config.texture_size,
+    )
+    names = dict(zip(photos, output_names(photos), strict=True))
+
+    def process(batch: Batch, summary: Summary) -> None:
+        """Reconstruct photos together; where that fails, one by one, to name the one at fault."""
+        try:
+            found = reconstructor.reconstruct_photos([image for _, image in batch])
+        except Exception as error:  # one photo must not end the others
+            if len(batch) > 1:
+                for one in batch:
+                    process([one], summary)
+            else:
+                summary.failed.append((batch[0][0], _one_line(error)))
+            return
+        for (path, image), faces in zip(batch, found, strict=True):
+            try:
+                for index, face in enumerate(faces):
+                    name = names[path] if index == 0 else f"{names[path]}_face{index + 1}"
+                    folder = config.savepath / names[path]
+                    write_face(folder, name, face, image, choice, config.rasterizer)
+            except Exception as error:
+                summary.failed.append((path, _one_line(error)))
+                continue
+            if faces:
+                summary.faces[path] = len(faces)
+            else:
+                summary.without_face.append(path)
+
+    return process
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())
