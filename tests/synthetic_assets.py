@@ -65,8 +65,8 @@ def write_official_assets(
     return folder
 
 
-def tiny_face_model(rows: int = 20, columns: int = 11, seed: int = 0) -> LinearFaceModel:
-    """A face model of 220 vertices and 10 + 8 + 6 coefficients, through the official loader."""
+def tiny_face_model(rows: int = 30, columns: int = 15, seed: int = 0) -> LinearFaceModel:
+    """A face model of 450 vertices and 10 + 8 + 6 coefficients, through the official loader."""
     return bfm_from_arrays(official_arrays(rows, columns, sizes=(10, 8, 6), seed=seed))
 
 
@@ -89,7 +89,7 @@ def official_arrays(
         raise ValueError(f"a {rows} x {columns} grid is too coarse for 33 contour lines")
     rng = np.random.default_rng(seed)
     count = rows * columns if vertex_count is None else vertex_count
-    azimuth, height = np.meshgrid(np.linspace(-SIDE, SIDE, columns), np.linspace(TOP, BOTTOM, rows))
+    azimuth, height = np.meshgrid(_dense_in_front(columns), np.linspace(TOP, BOTTOM, rows))
     azimuth, height = azimuth.reshape(-1)[:count], height.reshape(-1)[:count]
     shape = _surface(azimuth, height)
     tri = _grid_triangles(rows, columns)
@@ -160,6 +160,12 @@ def _random_pictures(count: int) -> torch.Tensor:
         noise = torch.nn.functional.interpolate(noise, size=224, mode="bilinear")
         pictures = pictures + contrast * roughness**octave * noise
     return pictures.clamp(0, 1)
+
+
+def _dense_in_front(columns: int) -> np.ndarray:
+    """Azimuths from the viewer's left ear to the right, closer together in front."""
+    step = np.linspace(-1, 1, columns)
+    return SIDE * (0.6 * step + 0.4 * step**3)
 
 
 def _surface(azimuth: np.ndarray, height: np.ndarray) -> np.ndarray:
