@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.geometry.camera import Camera, to_clip
+from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.types import Decoded, Fragments
@@ -88,24 +89,8 @@ def visible_labels(
         [B, H, W] uint8, 0…8.
     """
     visible = visible_vertices(fragments, faces, normals)
-    owner = fragments.face_id.reshape(-1)
-    pixel = torch.nonzero(owner >= 0).squeeze(1)
-    corners = faces.index_select(0, owner[pixel])
-    item = torch.div(pixel, fragments.face_id[0].numel(), rounding_mode="floor")
-    vertex = (corners + (item * visible.shape[1])[:, None]).T
-    seen_label = (part_labels * visible).to(torch.uint8).reshape(-1)
-    one, two, three = (seen_label[index] for index in vertex)  # labels of the corners, 0 = unseen
-    u, v, t = fragments.bary.reshape(-1, 3)[pixel].unbind(1)
-    same_12, same_13, same_23 = one == two, one == three, two == three
-    # Indicator of each corner's own part at the pixel; no other part can be positive there.
-    share_1 = u + v * same_12 + t * same_13
-    share_2 = u * same_12 + v + t * same_23
-    share_3 = u * same_13 + v * same_23 + t
-    label = torch.maximum(one * (share_1 >= 0.5), two * (share_2 >= 0.5))
-    label = torch.maximum(label, three * (share_3 >= 0.5))
-    out = torch.zeros(owner.numel(), dtype=torch.uint8, device=owner.device)
-    out[pixel] = label
-    return out.reshape(fragments.face_id.shape)
+    seen_labels = (part_labels * visible).to(torch.uint8)
+    return interpolate_labels(seen_labels, fragments, faces)
 
 
 def segment_parts(

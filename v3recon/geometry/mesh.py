@@ -18,8 +18,12 @@ def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:
         [B, F, 3] unit vectors in the frame of the vertices.
     """
     assert vertices.ndim == 3 and faces.ndim == 2, (vertices.shape, faces.shape)
-    v1, v2, v3 = (vertices[:, faces[:, corner]] for corner in range(3))
-    return normalize(torch.linalg.cross(v1 - v2, v2 - v3), dim=-1, eps=1e-20)
+    # index_select and written-out components: about twice as fast on a CPU as indexing and cross.
+    corners = vertices.index_select(1, faces.reshape(-1)).reshape(len(vertices), -1, 3, 3)
+    ax, ay, az = (corners[:, :, 0] - corners[:, :, 1]).unbind(-1)
+    bx, by, bz = (corners[:, :, 1] - corners[:, :, 2]).unbind(-1)
+    cross = torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+    return normalize(cross, dim=-1, eps=1e-20)
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor, vertex_faces: Tensor) -> Tensor:
@@ -35,9 +39,9 @@ def vertex_normals(vertices: Tensor, faces: Tensor, vertex_faces: Tensor) -> Ten
     """
     normals = face_normals(vertices, faces)
     padded = torch.cat([normals, torch.zeros_like(normals[:, :1])], 1)  # id F adds nothing
-    total = padded[:, vertex_faces[:, 0]]
+    total = padded.index_select(1, vertex_faces[:, 0])
     for column in range(1, vertex_faces.shape[1]):  # a loop needs no [B, V, N, 3] in memory
-        total = total + padded[:, vertex_faces[:, column]]
+        total = total + padded.index_select(1, vertex_faces[:, column])
     return normalize(total, dim=-1, eps=1e-20)
 
 

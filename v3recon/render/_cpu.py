@@ -37,17 +37,18 @@ def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Frag
     height, width = image_size = tuple(image_size)
     batch = len(clip)
     clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
-    face_id = torch.full((batch, height, width), -1, dtype=torch.int64)
-    bary = torch.zeros(batch, height, width, 3)
-    depth = torch.zeros(batch, height, width)
-    targets = [t.numpy() for t in (face_id, bary, depth)]
+    targets = (  # made by numpy, because it asks for huge pages
+        np.full((batch, height, width), -1, np.int64),
+        np.zeros((batch, height, width, 3), np.float32),
+        np.zeros((batch, height, width), np.float32),
+    )
 
     def draw(item: int) -> None:
         placed = _place_vertices(clip_np[item], height, width)
         _scan(*placed, faces_np, image_size, *(target[item] for target in targets), None, None)
 
     _for_each_item(draw, batch)
-    return Fragments(*(t.to(clip.device) for t in (face_id, bary, depth)))
+    return Fragments(*(torch.from_numpy(target).to(clip.device) for target in targets))
 
 
 def find_cover(
@@ -71,17 +72,37 @@ def find_cover(
 def interpolate_cpu(attributes: Tensor, face_id: Tensor, bary: Tensor, faces: Tensor) -> Tensor:
     """Float32 form of `interpolate` without gradient; arguments as there."""
     batch, height, width = face_id.shape
-    out = torch.zeros(batch, height, width, attributes.shape[-1])
+    out_np = np.zeros((batch, height, width, attributes.shape[-1]), np.float32)
     arrays = [t.contiguous().numpy() for t in (attributes.float(), face_id, bary, faces)]
     attributes_np, face_id_np, bary_np, faces_np = arrays
-    out_np = out.numpy()
 
     def fill(item: int) -> None:
         source = attributes_np[item if len(attributes_np) > 1 else 0]
         _interpolate(source, face_id_np[item], bary_np[item], faces_np, out_np[item])
 
     _for_each_item(fill, batch)
-    return out
+    return torch.from_numpy(out_np)
+
+
+def touched_cpu(face_id: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
+    """Vertices of triangles that own a pixel, [B, V] bool."""
+    touched = torch.zeros(len(face_id), vertex_count, dtype=torch.bool)
+    arrays = [t.contiguous().numpy() for t in (face_id, faces, touched)]
+    _for_each_item(lambda item: _touch(arrays[0][item], arrays[1], arrays[2][item]), len(face_id))
+    return touched
+
+
+def label_pixels_cpu(face_id: Tensor, bary: Tensor, faces: Tensor, seen_label: Tensor) -> Tensor:
+    """Labels [B, H, W] uint8 of pixels from labels [B, V] uint8 of vertices, 0 = unseen or none."""
+    labels = torch.zeros(face_id.shape, dtype=torch.uint8)
+    tensors = (face_id, bary, faces, seen_label, labels)
+    ids, weights, faces_np, source, out = (t.contiguous().numpy() for t in tensors)
+
+    def fill(item: int) -> None:
+        _label(ids[item], weights[item], faces_np, source[item], out[item])
+
+    _for_each_item(fill, len(face_id))
+    return labels
 
 
 def _to_numpy(clip: Tensor) -> np.ndarray:
@@ -244,3 +265,46 @@ def _interpolate(attributes, face_id, bary, faces, out):
                         + v * attributes[j, channel]
                         + t * attributes[k, channel]
                     )
+
+
+@_compile
+def _touch(face_id, faces, touched):
+    """Mark the vertices of every owner of a pixel of one item."""
+    last = -1
+    for f in face_id.flat:
+        if f != last and f >= 0:
+            touched[faces[f, 0]] = True
+            touched[faces[f, 1]] = True
+            touched[faces[f, 2]] = True
+        last = f
+
+
+@_compile
+def _label(face_id, bary, faces, seen_label, out):
+    """Largest label whose vertices hold at least half of a pixel's weight, for one item."""
+    height, width = face_id.shape
+    for r in range(height):
+        for c in range(width):
+            f = face_id[r, c]
+            if f < 0:
+                continue
+            one, two, three = (
+                seen_label[faces[f, 0]],
+                seen_label[faces[f, 1]],
+                seen_label[faces[f, 2]],
+            )
+            if one == two and two == three:
+                out[r, c] = one
+                continue
+            u, v, t = bary[r, c, 0], bary[r, c, 1], bary[r, c, 2]
+            share1 = u + (v if one == two else 0.0) + (t if one == three else 0.0)
+            share2 = v + (u if one == two else 0.0) + (t if two == three else 0.0)
+            share3 = t + (u if one == three else 0.0) + (v if two == three else 0.0)
+            label = 0
+            if share1 >= 0.5:
+                label = max(label, one)
+            if share2 >= 0.5:
+                label = max(label, two)
+            if share3 >= 0.5:
+                label = max(label, three)
+            out[r, c] = label

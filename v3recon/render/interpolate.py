@@ -41,6 +41,38 @@ def interpolate(attributes: Tensor, fragments: Fragments, faces: Tensor) -> Tens
     return empty.index_copy(0, pixel, values).reshape(batch, height, width, channels)
 
 
+def interpolate_labels(labels: Tensor, fragments: Fragments, faces: Tensor) -> Tensor:
+    """Labels of the visible surface: where the interpolated indicator of a label is at least 1/2.
+
+    The largest label wins where two reach one half.
+
+    Args:
+        labels: [B, V] uint8 labels of the vertices, 0 = none.
+        fragments: what `rasterize` returned for these faces.
+        faces: [F, 3] int64.
+
+    Returns:
+        [B, H, W] uint8, 0 where no triangle is or no label reaches one half.
+    """
+    assert labels.ndim == 2 and labels.dtype == torch.uint8, (labels.shape, labels.dtype)
+    bary = fragments.bary.detach()
+    if _plain(bary, bary):
+        from v3recon.render._cpu import label_pixels_cpu
+
+        return label_pixels_cpu(fragments.face_id, bary, faces, labels)
+    owner = fragments.face_id.reshape(-1)
+    pixel = torch.nonzero(owner >= 0).squeeze(1)
+    item = torch.div(pixel, fragments.face_id[0].numel(), rounding_mode="floor")
+    vertex = faces[owner[pixel]] + (item * labels.shape[1])[:, None]
+    corner_labels = labels.reshape(-1)[vertex]  # [N, 3]
+    same = corner_labels[:, :, None] == corner_labels[:, None, :]
+    # Weight of each corner's own label; no other label has any weight at the pixel.
+    share = (same * bary.reshape(-1, 3)[pixel][:, None, :]).sum(-1)
+    out = torch.zeros(owner.numel(), dtype=torch.uint8, device=owner.device)
+    out[pixel] = (corner_labels * (share >= 0.5)).amax(1)
+    return out.reshape(fragments.face_id.shape)
+
+
 def coverage(fragments: Fragments) -> Tensor:
     """Where some triangle is, [B, H, W] bool."""
     return fragments.face_id >= 0

@@ -37,6 +37,10 @@ def visible_vertices(fragments: Fragments, faces: Tensor, normals: Tensor) -> Te
     """
     assert normals.ndim == 3 and normals.shape[-1] == 3, normals.shape
     batch, vertex_count = normals.shape[:2]
+    if fragments.face_id.device.type == "cpu":
+        from v3recon.render._cpu import touched_cpu  # compiled only where it is used
+
+        return touched_cpu(fragments.face_id, faces, vertex_count) & (normals[..., 2] >= 0)
     item, face = torch.nonzero(visible_faces(fragments, len(faces)), as_tuple=True)
     touched = torch.zeros(batch * vertex_count, dtype=torch.bool, device=normals.device)
     touched[(faces[face] + (item * vertex_count)[:, None]).reshape(-1)] = True
