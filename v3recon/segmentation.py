@@ -14,7 +14,7 @@ from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
-from v3recon.render.visibility import visible_vertices
+from v3recon.render.visibility import facing_camera, touched_vertices
 from v3recon.types import Decoded, Fragments
 
 LABEL_COLORS = (
@@ -60,7 +60,9 @@ def segment_visible(
     """
     with torch.no_grad():
         if normals is None:
-            normals = model.normals(decoded.shape) @ decoded.rotation
+            facing = facing_camera(decoded.vertices, model.faces, model.vertex_faces)
+        else:
+            facing = normals[..., 2] >= 0
         labels = torch.zeros(
             len(decoded.vertices), *image_size, dtype=torch.uint8, device=decoded.vertices.device
         )
@@ -68,14 +70,15 @@ def segment_visible(
             rows, columns = window
             size = (rows.stop - rows.start, columns.stop - columns.start)
             fragments = rasterize(clip, model.faces, size, rasterizer)
+            touched = touched_vertices(fragments, model.faces, model.vertex_count)
             labels[items, rows, columns] = visible_labels(
-                fragments, model.faces, model.part_labels, normals[items]
+                fragments, model.faces, model.part_labels, touched & facing[items]
             )
         return labels
 
 
 def visible_labels(
-    fragments: Fragments, faces: Tensor, part_labels: Tensor, normals: Tensor
+    fragments: Fragments, faces: Tensor, part_labels: Tensor, visible: Tensor
 ) -> Tensor:
     """Part labels of a mesh that has been rasterised.
 
@@ -83,12 +86,11 @@ def visible_labels(
         fragments: what `rasterize` returned for these faces.
         faces: [F, 3] int64.
         part_labels: [V] 0 none, 1…8.
-        normals: [B, V, 3] rotated vertex normals, world frame.
+        visible: [B, V] bool, of `render.visibility.visible_vertices`.
 
     Returns:
         [B, H, W] uint8, 0…8.
     """
-    visible = visible_vertices(fragments, faces, normals)
     seen_labels = (part_labels * visible).to(torch.uint8)
     return interpolate_labels(seen_labels, fragments, faces)
 

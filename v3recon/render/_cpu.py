@@ -92,6 +92,15 @@ def touched_cpu(face_id: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
     return touched
 
 
+def facing_cpu(vertices: Tensor, faces: Tensor, vertex_faces: Tensor) -> Tensor:
+    """Vertices turned toward the camera, [B, V] bool; arguments as in `facing_camera`."""
+    facing = torch.zeros(vertices.shape[:2], dtype=torch.bool)
+    tensors = (vertices.detach(), faces, vertex_faces, facing)
+    source, faces_np, around, out = (t.contiguous().numpy() for t in tensors)
+    _for_each_item(lambda item: _face_camera(source[item], faces_np, around, out[item]), len(out))
+    return facing
+
+
 def label_pixels_cpu(face_id: Tensor, bary: Tensor, faces: Tensor, seen_label: Tensor) -> Tensor:
     """Labels [B, H, W] uint8 of pixels from labels [B, V] uint8 of vertices, 0 = unseen or none."""
     labels = torch.zeros(face_id.shape, dtype=torch.uint8)
@@ -277,6 +286,27 @@ def _touch(face_id, faces, touched):
             touched[faces[f, 1]] = True
             touched[faces[f, 2]] = True
         last = f
+
+
+@_compile
+def _face_camera(vertices, faces, vertex_faces, out):
+    """Sign of z of the sum of the unit normals around each vertex, for one item."""
+    face_count = faces.shape[0]
+    normal_z = np.zeros(face_count + 1)  # the last adds nothing
+    for f in range(face_count):
+        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
+        ax, ay = vertices[i, 0] - vertices[j, 0], vertices[i, 1] - vertices[j, 1]
+        bx, by = vertices[j, 0] - vertices[k, 0], vertices[j, 1] - vertices[k, 1]
+        az, bz = vertices[i, 2] - vertices[j, 2], vertices[j, 2] - vertices[k, 2]
+        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+        length = np.sqrt(np.float64(x * x + y * y + z * z))
+        if length > 0.0:
+            normal_z[f] = z / length
+    for vertex in range(vertex_faces.shape[0]):
+        total = 0.0
+        for f in vertex_faces[vertex]:
+            total += normal_z[f]
+        out[vertex] = total >= 0.0
 
 
 @_compile
