@@ -42,18 +42,19 @@ def matrix_to_euler(rotation: Tensor) -> Tensor:
     assert rotation.shape[-2:] == (3, 3), rotation.shape
     sin_yaw = (-rotation[..., 0, 2]).clamp(-1, 1)
     # atan2 keeps precision near 90 degrees, where asin loses half of the digits.
-    cos_yaw = (rotation[..., 0, 0] ** 2 + rotation[..., 0, 1] ** 2).sqrt()
+    squared = rotation[..., 0, 0] ** 2 + rotation[..., 0, 1] ** 2
+    cos_yaw = squared.clamp(min=1e-14).sqrt()  # the gradient of sqrt is infinite at 0
     yaw = torch.atan2(sin_yaw, cos_yaw)
     locked = cos_yaw < 1e-6
-    pitch = torch.where(
-        locked,
-        torch.atan2(-rotation[..., 2, 1], rotation[..., 1, 1]),
-        torch.atan2(rotation[..., 1, 2], rotation[..., 2, 2]),
+    # Chosen before atan2, so that the branch not taken gives no NaN gradient.
+    pitch = torch.atan2(
+        torch.where(locked, -rotation[..., 2, 1], rotation[..., 1, 2]),
+        torch.where(locked, rotation[..., 1, 1], rotation[..., 2, 2]),
     )
-    roll = torch.where(
-        locked,
-        torch.zeros_like(yaw),
-        torch.atan2(rotation[..., 0, 1], rotation[..., 0, 0]),
+    zero = torch.zeros_like(yaw)
+    roll = torch.atan2(
+        torch.where(locked, zero, rotation[..., 0, 1]),
+        torch.where(locked, zero + 1, rotation[..., 0, 0]),
     )
     return torch.stack([pitch, yaw, roll], -1)
 
