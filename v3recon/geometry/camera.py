@@ -109,13 +109,19 @@ def to_clip(
     """
     assert vertices.ndim == 3 and vertices.shape[-1] == 3, vertices.shape
     height, width = image_size or (camera.image_size, camera.image_size)
-    depth = camera.distance - vertices[..., 2]
-    pixels = project(vertices, camera)
+    x, y, depth = to_camera(vertices, camera).unbind(-1)
+    # Pixels times depth: nothing is divided, so points beside or behind the camera are fine too.
+    column = camera.focal * x + camera.center * depth
+    row = (camera.image_size - 1 - camera.center) * depth - camera.focal * y
     if from_crop is not None:
         assert from_crop.shape[-2:] == (2, 3), from_crop.shape
-        pixels = pixels @ from_crop[..., :2].transpose(-1, -2) + from_crop[..., None, :, 2]
-    x = ((2 * pixels[..., 0] + 1) / width - 1) * depth
-    y = ((2 * pixels[..., 1] + 1) / height - 1) * depth
+        affine = from_crop.reshape(-1, 2, 3, 1)
+        column, row = (
+            affine[:, k, 0] * column + affine[:, k, 1] * row + affine[:, k, 2] * depth
+            for k in range(2)
+        )
+    x = (2 * column + depth) / width - depth
+    y = (2 * row + depth) / height - depth
     scale = (camera.far + camera.near) / (camera.far - camera.near)
     z = scale * depth - 2 * camera.far * camera.near / (camera.far - camera.near)
     return torch.stack([x, y, z, depth], -1)
