@@ -144,11 +144,11 @@ def test_wrong_target_shape_is_named(scene):
 
 def test_index_sets_thin_and_drop_the_forehead():
     shape = torch.tensor([[0.0, y, 0.0] for y in range(6)])
-    labels = torch.tensor([8, 8, 3, 4, 8, 8])
+    labels = torch.tensor([8, 8, 3, 4, 8, 8])  # the mean height of the brows is 2.5
     forehead = above_brows(labels, shape)
-    assert forehead.tolist() == [False, False, False, True, True, True]
+    assert forehead.tolist() == [False, False, False, False, True, True]
     index = part_index_sets(labels, shape, max_points=1, keep=~forehead)
-    assert index[:, 0].tolist() == [-1, -1, 2, -1, -1, -1, -1, 0]
+    assert index[:, 0].tolist() == [-1, -1, 2, 3, -1, -1, -1, 0]
     assert index.shape == (8, 1)
 
 

@@ -89,6 +89,11 @@ def test_soft_silhouette_equals_loops(generator):
     pixels = torch.rand(7, 2, generator=generator, dtype=torch.float64) * 10
     whole = soft_silhouette(points, faces, pixels, sigma=0.7)
     torch.testing.assert_close(whole, soft_silhouette(points, faces, pixels, 0.7, chunk=12))
+    own = torch.stack([pixels, pixels + 1])
+    torch.testing.assert_close(
+        soft_silhouette(points, faces, own, 0.7)[1],
+        soft_silhouette(points, faces, pixels + 1, 0.7)[1],
+    )
     for b in range(2):
         expected = naive.soft_silhouette(points[b].numpy(), faces, pixels.numpy(), 0.7)
         np.testing.assert_allclose(whole[b].numpy(), expected, rtol=1e-9, atol=1e-12)

@@ -49,13 +49,17 @@ def part_index_sets(
 
 
 def above_brows(
-    part_labels: Tensor, mean_shape: Tensor, brow_labels: Sequence[int] = (3, 4)
+    part_labels: Tensor,
+    mean_shape: Tensor,
+    skin_label: int = 8,
+    brow_labels: Sequence[int] = (3, 4),
 ) -> Tensor:
-    """Vertices above the middle of the brows: the forehead, which photos hide under hair.
+    """Skin above the middle of the brows: the forehead, which photos hide under hair.
 
     Args:
         part_labels: [V].
         mean_shape: [V, 3], y up.
+        skin_label: label of the skin; other parts are kept.
         brow_labels: labels of the brows.
 
     Returns:
@@ -64,7 +68,7 @@ def above_brows(
     brows = torch.isin(part_labels, torch.tensor(brow_labels, device=part_labels.device))
     if not brows.any():
         raise ValueError(f"no vertex has a brow label {tuple(brow_labels)}")
-    return mean_shape[:, 1] > mean_shape[brows, 1].mean()
+    return (part_labels == skin_label) & (mean_shape[:, 1] > mean_shape[brows, 1].mean())
 
 
 @torch.no_grad()

@@ -23,19 +23,20 @@ def soft_silhouette(
     Args:
         points_2d: [B, V, 2] pixels.
         faces: [F, 3], either orientation.
-        pixels: [P, 2] (x, y) where to look.
+        pixels: [P, 2] or [B, P, 2] (x, y) where to look.
         sigma: softness, square pixels.
         chunk: pixel-triangle pairs held at once; more are computed again in the backward pass.
 
     Returns:
         [B, P] in 0…1.
     """
-    assert points_2d.ndim == 3 and faces.ndim == 2 and pixels.ndim == 2, points_2d.shape
+    assert points_2d.ndim == 3 and faces.ndim == 2, (points_2d.shape, faces.shape)
+    pixels = pixels.expand(len(points_2d), -1, -1)
     if sigma <= 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
     corners = points_2d[:, faces]  # [B, F, 3, 2]
     step = max(1, chunk // max(1, len(points_2d) * len(faces)))
-    pieces = [pixels[start : start + step] for start in range(0, len(pixels), step)]
+    pieces = [pixels[:, start : start + step] for start in range(0, pixels.shape[1], step)]
     if len(pieces) == 1:
         return _coverage(corners, pixels, sigma)
     return torch.cat(
@@ -44,7 +45,7 @@ def soft_silhouette(
 
 
 def _coverage(corners: Tensor, pixels: Tensor, sigma: float) -> Tensor:
-    x, y = pixels[:, 0], pixels[:, 1]
+    x, y = pixels[:, None, :, 0], pixels[:, None, :, 1]  # [B, 1, P]
     squared, sides = None, []
     for start, end in ((0, 1), (1, 2), (2, 0)):
         ax, ay = corners[:, :, start, 0, None], corners[:, :, start, 1, None]  # [B, F, 1]
