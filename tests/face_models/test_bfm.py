@@ -152,6 +152,23 @@ def test_no_function_comes_out_of_a_pickle(tmp_path, arrays, function):
         load_bfm(write(tmp_path / "face_model.npy", arrays))
 
 
+def test_a_lying_array_is_refused_before_numpy_sees_it(tmp_path, arrays):
+    """numpy's own reconstruction crashes the interpreter on some damaged states."""
+    body = pickle.dumps(np.array({"u": np.zeros((2, 3), np.float32)}, dtype=object), protocol=2)
+    shape = b"K\x02K\x03\x86"
+    assert body.count(shape) == 1
+    content = io.BytesIO()
+    header = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(content, header)
+    path = tmp_path / "face_model.npy"
+    path.write_bytes(content.getvalue() + body.replace(shape, b"K\xffK\xff\x86"))
+    with pytest.raises(ValueError, match="6 values for an array of shape"):
+        load_bfm(path)
+    arrays["u"] = np.zeros(3, dtype=[("x", "f4"), ("y", "f4")])
+    with pytest.raises(ValueError, match="refused"):
+        load_bfm(write(path, arrays))
+
+
 @pytest.mark.parametrize("key", sorted(ARRAYS))
 def test_missing_key_is_named(arrays, key):
     del arrays[key]

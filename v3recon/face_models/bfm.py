@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, FaceModelData, LinearFaceModel
+from v3recon.face_models.restricted_pickle import read_pickled_dict
 
 Arrays = dict[str, Any]
 
 CONTOUR_LINES = 33
 LANDMARK_SETS = {"ldm68": 68, "ldm106": 106, "ldm134": 134}
-_NUMPY_GLOBALS = {
-    # numpy 1.x and 2.x keep the same functions in differently named private modules.
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-} | {("numpy", "ndarray"), ("numpy", "dtype")}
 
 
 def load_bfm(path: str | Path) -> LinearFaceModel:
     """Load the official face model with part masks (or any dict of the same layout).
 
     Any number of vertices and coefficients; float32 or float64, int32 or int64, lists or
-    object arrays. Nothing in the file can run code: see `read_pickled_dict`.
+    object arrays. Nothing in the file can run code: see `restricted_pickle`.
 
     Args:
         path: `face_model.npy`.
@@ -43,83 +33,11 @@ def load_bfm(path: str | Path) -> LinearFaceModel:
     Raises:
         ValueError: if the file is missing, not such a file, or a key is missing or malformed.
     """
-    arrays = read_pickled_dict(path)
+    arrays = read_pickled_dict(path)  # its errors name the path
     try:
         return bfm_from_arrays(arrays)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-
-
-def read_pickled_dict(path: str | Path) -> Arrays:
-    """Read a `.npy` file that holds one pickled dict of arrays, lists and numbers.
-
-    Raises:
-        ValueError: if the file is missing, damaged, or asks for anything but numpy arrays.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; give the path of the official face_model.npy")
-    try:
-        with path.open("rb") as file:
-            value = _read_object_array(file)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-    except (OSError, MemoryError, RecursionError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__})") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds {type(value).__name__}, expected a dict of arrays")
-    return value
-
-
-def _read_object_array(file: BinaryIO) -> Any:
-    """The single object inside a `.npy` file."""
-    try:
-        version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        else:
-            shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    except (ValueError, SyntaxError):
-        raise ValueError("not a .npy file") from None
-    if not dtype.hasobject or np.prod(shape, dtype=np.int64) != 1:
-        raise ValueError(f"holds a {dtype} array {shape}, expected one pickled dict")
-    try:
-        value = _ArrayUnpickler(file, encoding="latin1").load()
-    except ValueError:
-        raise
-    except Exception as error:  # a damaged pickle can raise nearly anything
-        raise ValueError(f"damaged pickle ({type(error).__name__})") from None
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.reshape(-1)[0]
-    return value
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits what numpy arrays, scalars, lists, tuples and dicts need, and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _NUMPY_GLOBALS:
-            return super().find_class(_present_module(module), name)
-        if (module, name) == ("_codecs", "encode"):
-            return _encode_latin1
-        raise ValueError(
-            f"refused: the pickle asks for {module}.{name}, which is no array; "
-            "the file may be malicious"
-        )
-
-
-def _present_module(module: str) -> str:
-    """Name of numpy's private package in the numpy that is installed."""
-    core = "_core" if int(np.__version__.split(".")[0]) >= 2 else "core"
-    parts = module.split(".")
-    return ".".join([parts[0], core, *parts[2:]]) if len(parts) > 1 else module
-
-
-def _encode_latin1(text: str, encoding: str = "latin1") -> bytes:
-    """What old pickles call to make bytes; only the one encoding that pickle itself uses."""
-    if encoding not in ("latin1", "latin-1"):
-        raise ValueError(f"refused: the pickle asks for the text encoding {encoding!r}")
-    return text.encode("latin1")
 
 
 def bfm_from_arrays(arrays: Arrays) -> LinearFaceModel:
