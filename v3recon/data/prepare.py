@@ -29,7 +29,6 @@ from v3recon.data.mesh_detection import (
 from v3recon.data.regions import prepare_face
 from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard, write_shard
 
-
 LABEL_COLORS = np.array(
     (
         *((0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 128, 0), (0, 128, 255)),
@@ -90,6 +89,8 @@ def main(argv: list[str] | None = None) -> int:
         config = tyro.cli(PrepareConfig, args=argv, prog="v3recon prepare")
         entries = list_photos(config.photos, config.index)
         _make_detector(config)
+    except SystemExit as stop:  # tyro ends the program after --help or wrong usage
+        return int(stop.code or 0)
     except ValueError as error:
         print(f"v3recon prepare: {error}", file=sys.stderr)
         return 2
