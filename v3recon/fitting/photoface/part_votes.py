@@ -7,11 +7,22 @@ checked against the fitted face and exchanged where they contradict it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
+from torch import Tensor
 
-from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.decode import decode
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.geometry.camera import Camera, to_clip
+from v3recon.geometry.similarity import apply_affine_2d
+from v3recon.render.rasterize import rasterize
+from v3recon.render.visibility import facing_camera, touched_vertices
+from v3recon.segmentation import visible_labels
+from v3recon.types import FaceCoeffs, Fragments
 
 LABEL_COUNT = len(PART_NAMES) + 1
 SKIN = PART_NAMES.index("skin") + 1
@@ -69,6 +80,58 @@ def repair_sides(
     if agreement >= 0:
         return labels, False
     return MIRROR_LABELS.astype(np.uint8)[labels], True
+
+
+def eye_middles(points_2d: np.ndarray, landmarks_68: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Middles [2] of the person's right and left eye among projected vertices [V, 2]."""
+    return points_2d[landmarks_68[36:42]].mean(0), points_2d[landmarks_68[42:48]].mean(0)
+
+
+@dataclass(frozen=True)
+class SeenFace:
+    """A fitted face as a photo sees it.
+
+    Attributes:
+        points_2d: [V, 2] projected vertices, the photo's pixels.
+        visible: [V] bool.
+        fragments: which triangle owns each of the photo's pixels.
+    """
+
+    points_2d: np.ndarray
+    visible: np.ndarray
+    fragments: Fragments
+
+
+def see_face(
+    coeffs: FaceCoeffs,
+    model: LinearFaceModel,
+    camera: Camera,
+    from_crop: Tensor,
+    image_size: tuple[int, int],
+) -> SeenFace:
+    """Project one fitted face into a photo.
+
+    Args:
+        coeffs: one face.
+        model: its face model.
+        camera: camera of the crop.
+        from_crop: [1, 2, 3] crop pixels to the photo's pixels.
+        image_size: (H, W) of the photo.
+    """
+    with torch.no_grad():
+        decoded = decode(coeffs, model, camera)
+        clip = to_clip(decoded.vertices, camera, image_size, from_crop)
+        fragments = rasterize(clip, model.faces, image_size)
+        seen = touched_vertices(fragments, model.faces, model.vertex_count)
+        seen &= facing_camera(decoded.vertices, model.faces, model.vertex_faces)
+        points = apply_affine_2d(decoded.points_2d, from_crop)
+    return SeenFace(points[0].numpy(), seen[0].numpy(), fragments)
+
+
+def draw_labels(face: SeenFace, labels: np.ndarray, faces: Tensor) -> np.ndarray:
+    """Label map [H, W] of vertex labels [V] as `segment_visible` draws it."""
+    visible = torch.from_numpy(face.visible)[None]
+    return visible_labels(face.fragments, faces, torch.from_numpy(labels), visible)[0].numpy()
 
 
 def votes_of_photo(
