@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -247,7 +248,9 @@ def _as_csr(operator: Tensor | None) -> Tensor | None:
         return None
     if operator.layout == torch.sparse_csr:
         return operator.float()
-    return operator.coalesce().float().to_sparse_csr()
+    with warnings.catch_warnings():  # torch calls the format beta once per process
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
+        return operator.coalesce().float().to_sparse_csr()
 
 
 def _check(data: FaceModelData, vertex_count: int) -> None:
