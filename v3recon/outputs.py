@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from v3recon.decode import posed_normals
 from v3recon.geometry.camera import to_clip
 from v3recon.io.images import write_png
 from v3recon.io.results import PackedMasks, write_json, write_results
 from v3recon.pipeline import Reconstruction
 from v3recon.products import (
+    Appearance,
     Segmentation,
     extract_texture,
-    find_visible,
-    model_colors,
+    make_appearance,
     segment,
     write_obj,
 )
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image, render_shape
-from v3recon.segmentation import segment_part_bits, segment_visible
 from v3recon.uv.bake import sample_uv, uv_layout
 from v3recon.visualize import (
     PANEL_SIZE,
     contact_sheet,
     overlay,
     panel_image,
+    panel_labels,
     panel_matrix,
     reconstruction_panels,
     to_panel,
@@ -44,6 +44,8 @@ LANDMARK_SETS = {
     "ldm134": "landmarks_134",
 }
 """Names in the files and attributes of `Reconstruction`."""
+
+_WRITERS = 2  # threads; the work is done outside of the interpreter's lock
 
 
 @dataclass(frozen=True)
@@ -114,23 +116,35 @@ def write_face(
         rasterizer: see `render.rasterize.rasterize`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    segmentation = None
-    if choice.seg or choice.seg_visible:
-        segmentation = segment(face, rasterizer)
-    if choice.model_texture:
-        write_obj(folder / f"{name}_pcaTex.obj", face, colors=model_colors(face))
-    if choice.extracted_texture:
-        texture = extract_texture(face, image_np, choice.texture_size, rasterizer).texture
+    appearance = make_appearance(face, rasterizer)
+    segmentation = segment(face, rasterizer) if choice.seg or choice.seg_visible else None
+
+    def write_model_mesh() -> None:
+        write_obj(folder / f"{name}_pcaTex.obj", face, colors=appearance.colors[0])
+
+    def write_photo_meshes() -> None:
+        texture = extract_texture(face, image_np, choice.texture_size, appearance=appearance)
         layout = uv_layout(face.model, choice.texture_size)
-        colors = sample_uv(texture, layout)[0] / 255
+        colors = sample_uv(texture.texture, layout)[0] / 255
         write_obj(folder / f"{name}_extractTex.obj", face, colors=colors)
-        write_obj(folder / f"{name}_uv.obj", face, texture=texture[0])
-    sheet = draw_sheet(face, image_np, choice, segmentation, rasterizer)
-    write_png(folder / f"{name}.png", sheet)
-    values = face_values(face, choice)
-    write_json(folder / f"{name}.json", values)
-    arrays = face_arrays(face, choice, segmentation, rasterizer)
-    write_results(folder / f"{name}.npy", {**values, **arrays})
+        write_obj(folder / f"{name}_uv.obj", face, texture=texture.texture[0])
+
+    def write_picture_and_values() -> None:
+        sheet = draw_sheet(face, image_np, choice, segmentation, appearance, rasterizer)
+        write_png(folder / f"{name}.png", sheet)
+        values = face_values(face, choice)
+        write_json(folder / f"{name}.json", values)
+        arrays = face_arrays(face, choice, segmentation, appearance)
+        write_results(folder / f"{name}.npy", {**values, **arrays})
+
+    jobs = [write_picture_and_values]
+    if choice.extracted_texture:
+        jobs.insert(0, write_photo_meshes)  # the longest one first
+    if choice.model_texture:
+        jobs.append(write_model_mesh)
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        for job in [pool.submit(job) for job in jobs]:
+            job.result()
 
 
 def face_values(face: Reconstruction, choice: OutputChoice) -> dict[str, Any]:
@@ -166,13 +180,13 @@ def face_arrays(
     face: Reconstruction,
     choice: OutputChoice,
     segmentation: Segmentation | None,
-    rasterizer: str = "auto",
+    appearance: Appearance,
 ) -> dict[str, Any]:
     """The large results: vertices, visibility, and 3DDFA_V3's `seg_visible` and `seg`."""
     arrays: dict[str, Any] = {
         "vertices": _array(face.decoded.vertices[0]),
         "points_2d": _array(face.points_2d),
-        "visible": find_visible(face, rasterizer).cpu().numpy(),
+        "visible": appearance.visible[0].cpu().numpy(),
     }
     if segmentation is not None and choice.seg_visible:
         arrays["seg_visible"] = segmentation.labels[..., None]
@@ -186,41 +200,39 @@ def draw_sheet(
     image_np: np.ndarray,
     choice: OutputChoice,
     segmentation: Segmentation | None,
+    appearance: Appearance,
     rasterizer: str = "auto",
 ) -> np.ndarray:
     """Contact sheet [H, W, 3] uint8 of a face: see `visualize.reconstruction_panels`."""
     matrix = panel_matrix(_array(face.points_2d), face.image_size)
     size = (PANEL_SIZE, PANEL_SIZE)
     panel = panel_image(image_np, matrix)
-    from_crop = _compose(matrix, face.crop.inverse_matrix.numpy())
-    from_crop = torch.from_numpy(from_crop).to(face.points_2d)[None]
-    model, camera = face.model, face.camera
+    from_crop = torch.from_numpy(_compose(matrix, face.crop.inverse_matrix.numpy()))
+    faces = face.model.faces
     with torch.no_grad():
-        clip = to_clip(face.decoded.vertices, camera, size, from_crop)
-        fragments = rasterize(clip, model.faces, size, rasterizer)
-        normals = posed_normals(face.decoded, model)
-        shape, mask = render_shape(normals, fragments, model.faces)
-        textured, _ = render_image(model_colors(face)[None], fragments, model.faces)
+        from_crop = from_crop.to(face.points_2d)[None]
+        clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
+        fragments = rasterize(clip, faces, size, rasterizer)
+        shape, mask = render_shape(appearance.normals, fragments, faces)
+        textured, _ = render_image(appearance.colors, fragments, faces)
     drawn = mask[0, 0].cpu().numpy() > 0
     labels, bits = None, None
-    arguments = (face.decoded, model, camera, size, from_crop, rasterizer)
     if segmentation is not None and choice.seg_visible:
-        labels = segment_visible(*arguments)[0].cpu().numpy()
+        labels = panel_labels(segmentation.labels, matrix)
     if segmentation is not None and choice.seg:
-        bits = segment_part_bits(*arguments)[0].cpu().numpy()
-    return contact_sheet(
-        reconstruction_panels(
-            panel,
-            shape=overlay(panel, _picture(shape), drawn),
-            textured=overlay(panel, _picture(textured), drawn),
-            landmarks={
-                key: to_panel(_array(getattr(face, LANDMARK_SETS[key])), matrix)
-                for key in choice.landmarks
-            },
-            labels=labels,
-            part_bits=bits,
-        )
+        bits = panel_labels(segmentation.part_bits, matrix)
+    panels = reconstruction_panels(
+        panel,
+        shape=overlay(panel, _picture(shape), drawn),
+        textured=overlay(panel, _picture(textured), drawn),
+        landmarks={
+            key: to_panel(_array(getattr(face, LANDMARK_SETS[key])), matrix)
+            for key in choice.landmarks
+        },
+        labels=labels,
+        part_bits=bits,
     )
+    return contact_sheet(panels)
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.decode import lit_colors, posed_normals
+from v3recon.decode import posed_normals
 from v3recon.geometry.camera import to_clip
+from v3recon.geometry.spherical_harmonics import shade_sh
 from v3recon.io import obj
 from v3recon.pipeline import Reconstruction
 from v3recon.render.rasterize import rasterize
@@ -36,6 +37,38 @@ class Segmentation:
 
     labels: np.ndarray
     part_bits: np.ndarray
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What several products of one face share.
+
+    Attributes:
+        normals: [1, V, 3] unit normals, world frame.
+        visible: [1, V] bool, vertices that the camera sees at the resolution of the crop.
+        colors: [1, V, 3] RGB, the model's albedo under the estimated light; 0…1 where not over-lit.
+    """
+
+    normals: Tensor
+    visible: Tensor
+    colors: Tensor
+
+
+def make_appearance(face: Reconstruction, rasterizer: str = "auto") -> Appearance:
+    """Normals, visibility and colours of a face's vertices.
+
+    Args:
+        face: the face.
+        rasterizer: see `render.rasterize.rasterize`.
+    """
+    model, size = face.model, (face.camera.image_size, face.camera.image_size)
+    with torch.no_grad():
+        normals = posed_normals(face.decoded, model)
+        clip = to_clip(face.decoded.vertices, face.camera, size)
+        fragments = rasterize(clip, model.faces, size, rasterizer)
+        visible = visible_vertices(fragments, model.faces, normals)
+        colors = shade_sh(model.albedo(face.coeffs.alb), normals, face.coeffs.sh)
+    return Appearance(normals, visible, colors)
 
 
 def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
@@ -72,25 +105,13 @@ def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
     return Segmentation(labels, bits)
 
 
-def find_visible(face: Reconstruction, rasterizer: str = "auto") -> Tensor:
-    """Which vertices the camera sees, at the resolution of the crop: [V] bool."""
-    size = (face.camera.image_size, face.camera.image_size)
-    with torch.no_grad():
-        fragments = rasterize(
-            to_clip(face.decoded.vertices, face.camera, size), face.model.faces, size, rasterizer
-        )
-        normals = posed_normals(face.decoded, face.model)
-        return visible_vertices(fragments, face.model.faces, normals)[0]
-
-
-def model_colors(face: Reconstruction) -> Tensor:
-    """The model's own colours under the estimated light: [V, 3] RGB, 0…1 where not over-lit."""
-    with torch.no_grad():
-        return lit_colors(face.coeffs, face.decoded, face.model)[0]
-
-
 def extract_texture(
-    face: Reconstruction, image_np: np.ndarray, size: int = 1024, rasterizer: str = "auto"
+    face: Reconstruction,
+    image_np: np.ndarray,
+    size: int = 1024,
+    *,
+    rasterizer: str = "auto",
+    appearance: Appearance | None = None,
 ) -> ExtractedTexture:
     """Unwrap a face of its photo, completed where it is hidden.
 
@@ -99,19 +120,21 @@ def extract_texture(
         image_np: [H, W, 3] uint8 RGB, the photo that the face was found in.
         size: side of the texture, texels.
         rasterizer: see `render.rasterize.rasterize`.
+        appearance: of the face, where it is known already.
 
     Raises:
         ValueError: if the photo has another size.
     """
     if image_np.shape[:2] != face.image_size:
         raise ValueError(f"the face is of a photo {face.image_size}, not {image_np.shape[:2]}")
+    appearance = appearance or make_appearance(face, rasterizer)
     with torch.no_grad():
         return extract_uv_texture(
             image_np,
             face.points_2d[None],
-            visible=find_visible(face, rasterizer)[None],
-            normals=posed_normals(face.decoded, face.model),
-            model_colors=model_colors(face)[None],
+            visible=appearance.visible,
+            normals=appearance.normals,
+            model_colors=appearance.colors,
             layout=uv_layout(face.model, size),
         )
 

@@ -17,6 +17,12 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970
 """Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""
 
+# One fixed filter at a low level: half the time of OpenCV's own choice, and no larger for pictures
+# like ours. OpenCV before 4.11 cannot choose the filter.
+_PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 2]
+if hasattr(cv2, "IMWRITE_PNG_FILTER"):
+    _PNG_OPTIONS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
+
 # Only these decoders are tried, whatever the suffix: some others start external programs.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -100,8 +106,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     """
     assert image.dtype == np.uint8, image.dtype
     stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    # Level 1 is several times faster than the default and a few percent larger.
-    done, data = cv2.imencode(".png", stored, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode(".png", stored, _PNG_OPTIONS)
     if not done:
         raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
     with replace_on_success(path) as temporary:

@@ -157,7 +157,7 @@ def _format_faces(corners: np.ndarray, with_uv: bool) -> memoryview:
     return buffer[: _fill_faces(buffer, corners, with_uv)].data
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _put_int(buffer: np.ndarray, at: int, value: int, digits: int) -> int:
     """Write a non-negative integer with at least `digits` digits; returns the new position."""
     length = digits
@@ -173,7 +173,7 @@ def _put_int(buffer: np.ndarray, at: int, value: int, digits: int) -> int:
     return at + length
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray, decimals: int) -> int:
     one = 10**decimals
     at = 0
@@ -197,7 +197,7 @@ def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray, dec
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _fill_faces(buffer: np.ndarray, corners: np.ndarray, with_uv: bool) -> int:
     at = 0
     for row in range(corners.shape[0]):
