@@ -32,6 +32,7 @@ CLASS_TO_LABEL = {5: 1, 4: 2, 7: 3, 6: 4, 2: 5, 11: 6, 12: 7, 1: 8}
 MIRROR_LABELS = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8])
 _SIDED = ((1, -1), (2, 1), (3, -1), (4, 1))  # label, its side along right eye -> left eye
 _MIN_VOTES = 5
+_FAR = 10.0  # times the depth of the face
 
 
 def labels_of_mask(mask: np.ndarray) -> np.ndarray:
@@ -126,6 +127,30 @@ def see_face(
         seen &= facing_camera(decoded.vertices, model.faces, model.vertex_faces)
         points = apply_affine_2d(decoded.points_2d, from_crop)
     return SeenFace(points[0].numpy(), seen[0].numpy(), fragments)
+
+
+def see_mesh(
+    vertices: np.ndarray, faces: Tensor, vertex_faces: Tensor, image_size: tuple[int, int]
+) -> SeenFace:
+    """A mesh that lies in a photo's pixels already, seen from far away.
+
+    Args:
+        vertices: [V, 3] pixels: x right, y up (minus the row), z nearer.
+        faces: [F, 3].
+        vertex_faces: [V, N], see `geometry.mesh.vertex_faces_of`.
+        image_size: (H, W) of the photo.
+    """
+    height, width = image_size
+    posed = torch.from_numpy(vertices).float()[None]
+    # Distance only orders the surface: it scales x and y as well, so the projection stays.
+    distance = _FAR * np.ptp(vertices[:, 2]) - (posed[..., 2] - float(vertices[:, 2].mean()))
+    x = (2 * posed[..., 0] + 1) / width - 1
+    y = (1 - 2 * posed[..., 1]) / height - 1
+    clip = torch.stack([x * distance, y * distance, torch.zeros_like(x), distance], -1)
+    fragments = rasterize(clip, faces, image_size)
+    seen = touched_vertices(fragments, faces, len(vertices))
+    seen &= facing_camera(posed, faces, vertex_faces)
+    return SeenFace(vertices[:, :2] * [1.0, -1.0], seen[0].numpy(), fragments)
 
 
 def draw_labels(face: SeenFace, labels: np.ndarray, faces: Tensor) -> np.ndarray:
