@@ -7,6 +7,7 @@ parts, landmark sets, contour lines, uv, smooth bases. Its networks have random 
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ def official_arrays(
     }
 
 
+@functools.cache  # some seconds; callers must not write to it
 def random_network(backbone: str, seed: int = 0) -> dict[str, torch.Tensor]:
     """State dict of a network with random weights that gives believable coefficients.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -148,7 +149,9 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # about pickle protocols of foreign files
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
             f"{path}: not a checkpoint, damaged, or it holds more than tensors (refused)"
@@ -174,14 +177,21 @@ def _stored(key: str, value: Tensor, half: bool) -> Tensor:
 def _description(content: dict[str, Any]) -> CheckpointDescription:
     try:
         fields = json.loads(content["description"])
-        version = fields["format_version"]
-        if version > FORMAT_VERSION:
-            raise ValueError(
-                f"has format {version}, this version of v3recon reads up to {FORMAT_VERSION}; "
-                "update v3recon"
-            )
-        description = CheckpointDescription(**{**fields, "sizes": tuple(fields["sizes"])})
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        version = int(fields["format_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"its description is malformed ({error})") from None
+    if version > FORMAT_VERSION:
+        raise ValueError(
+            f"has format {version}, this version of v3recon reads up to {FORMAT_VERSION}; "
+            "update v3recon"
+        )
+    try:
+        id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
+        input_size = int(fields.pop("input_size"))
+        description = CheckpointDescription(
+            **fields, sizes=(id_size, exp_size, alb_size), input_size=input_size
+        )
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its description is malformed ({error})") from None
     if not isinstance(content.get("weights"), dict):
         raise ValueError("has no weights")
