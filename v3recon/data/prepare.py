@@ -16,9 +16,12 @@ from typing import Annotated, Any
 
 import cv2
 import numpy as np
+import torch
 import tyro
 from tqdm import tqdm
 
+from v3recon.data.face_mesh import load_face_mesh
+from v3recon.data.fit_coefficients import fit_shard
 from v3recon.data.image_folder import PhotoEntry, list_photos
 from v3recon.data.mesh_detection import (
     MeshDetector,
@@ -28,6 +31,8 @@ from v3recon.data.mesh_detection import (
 )
 from v3recon.data.regions import prepare_face
 from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard, write_shard
+from v3recon.face_models.load import load_face_model
+from v3recon.fitting.fit_landmarks import fit_landmarks
 
 LABEL_COLORS = np.array(
     (
@@ -64,6 +69,8 @@ class PrepareConfig:
     """Processes."""
     pseudo_labels: bool = True
     """Draw part labels from the detected contours where there is no hand-made mask."""
+    face_model: str = "photoface"
+    """Face model to fit to every face: photoface, a path, or none to fit nothing."""
     limit: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Only the first N photos (0: all)."""
 
@@ -124,9 +131,11 @@ def prepare(config: PrepareConfig, entries: list[PhotoEntry]) -> int:
     with tqdm(total=len(entries), initial=done, unit="photo", desc="prepare") as progress:
         for job in _run(waiting, config.workers):
             progress.update(len(job.entries))
+    fitted = _fit_all(config, [job.folder for job in jobs])
     report = _report(
         [(job.folder.parent.name, open_shard(job.folder)) for job in jobs], len(entries)
     )
+    report["fitted_with"] = fitted
     _write_text(config.out / "report.json", json.dumps(report, indent=1))
     print(f"{report['faces']} faces of {report['photos']} photos; report: {config.out}/report.json")
     for reason, count in report["reasons"].items():
@@ -216,6 +225,29 @@ def _prepare_shard(job: _Job) -> None:
         except ValueError as error:
             skipped.append({"file": entry.file, "reason": str(error)})
     write_shard(job.folder, faces, job.sources, skipped)
+
+
+def _fit_all(config: PrepareConfig, folders: list[Path]) -> str | None:
+    """Fit the face model to every shard that was not fitted with it yet; its hash."""
+    if config.face_model == "none":
+        return None
+    try:
+        model = load_face_model(config.face_model)
+    except ValueError as error:
+        print(f"coefficients are not fitted: {error}", file=sys.stderr)
+        return None
+    # PhotoFace keeps the detector's points as its first vertices; others share the 68 landmarks.
+    shared = model.name != "photoface"
+    chosen = torch.from_numpy(load_face_mesh().landmarks_68) if shared else slice(None)
+    index = model.landmarks_68 if shared else None
+
+    def fit_points(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        fit = fit_landmarks(points[:, chosen], model, index=index)
+        return torch.cat([fit.coeffs.id, fit.coeffs.exp], 1), fit.rotation
+
+    for folder in tqdm(folders, unit="shard", desc="fit"):
+        fit_shard(folder, fit_points, sum(model.sizes[:2]), model.content_hash)
+    return model.content_hash
 
 
 def _make_detector(config: PrepareConfig) -> MeshDetector:

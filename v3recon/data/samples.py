@@ -23,7 +23,12 @@ from v3recon.data.augment import (
     draw_placement,
     resize_matrix,
 )
-from v3recon.data.face_mesh import MIRROR_68, MIRROR_LABELS, load_face_mesh
+from v3recon.data.face_mesh import (
+    MIRROR_68,
+    MIRROR_LABELS,
+    load_face_mesh,
+    rotation_between,
+)
 from v3recon.data.profiling import (
     affine_map,
     build_sheet,
@@ -52,6 +57,8 @@ class FaceRecord:
         pose: [3] pitch, yaw, roll of the mesh, radians.
         source: number of the photo's source (`PreparedSet.sources`).
         name: file name of the photo.
+        shape_codes: [2, K] shape coefficients of the photo and of its mirror image, if fitted.
+        rotation: [3, 3] of the fit, world frame, acts on row vectors.
     """
 
     image: np.ndarray
@@ -62,6 +69,8 @@ class FaceRecord:
     pose: np.ndarray
     source: int
     name: str
+    shape_codes: np.ndarray | None = None
+    rotation: np.ndarray | None = None
 
     @property
     def has_points(self) -> bool:
@@ -102,6 +111,9 @@ class TrainingSample:
         profiled: 1 if turned by profiling.
         source: number of the photo's source.
         index: index of the record.
+        shape_code: [K] fitted identity and expression; K = 0 where the set was not fitted.
+        shape_weight: 1 where `shape_code` is known, else 0.
+        rotation: [3, 3] of the fitted face in this sample, world frame, acts on row vectors.
     """
 
     image: np.ndarray
@@ -115,6 +127,9 @@ class TrainingSample:
     profiled: int
     source: int
     index: int
+    shape_code: np.ndarray
+    shape_weight: float
+    rotation: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -132,6 +147,9 @@ class TrainingBatch:
     profiled: Tensor
     source: Tensor
     index: Tensor
+    shape_code: Tensor
+    shape_weight: Tensor
+    rotation: Tensor
 
     def to(self, device: torch.device | str) -> TrainingBatch:
         """The same batch on another device."""
@@ -224,6 +242,7 @@ def place_sample(
         labels = MIRROR_LABELS[labels]
         yaw, roll = -yaw, -roll
     valid = np.float32(record.has_points)
+    code = np.zeros(0) if record.shape_codes is None else record.shape_codes[int(placement.flip)]
     return TrainingSample(
         image=image,
         points=np.nan_to_num(points).astype(np.float32),
@@ -236,7 +255,26 @@ def place_sample(
         profiled=int(turn is not None),
         source=record.source,
         index=index,
+        shape_code=np.nan_to_num(code).astype(np.float32),
+        shape_weight=float(code.size > 0 and np.isfinite(code).all()),
+        rotation=_carry_rotation(record, placement, turn).astype(np.float32),
     )
+
+
+def _carry_rotation(record: FaceRecord, placement: Placement, turn: Turn | None) -> np.ndarray:
+    """Rotation of the fitted face after turn, roll and mirroring, world frame, row vectors."""
+    down = np.array([1.0, -1.0, 1.0])
+    rotation = np.eye(3) if record.rotation is None else record.rotation.astype(np.float64)
+    if turn is not None:
+        rotation = rotation @ (
+            rotation_between(record.pose, turn.yaw, turn.pitch) * down * down[:, None]
+        )
+    c, s = np.cos(placement.roll), np.sin(placement.roll)
+    rotation = rotation @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
+    if placement.flip:
+        across = np.array([-1.0, 1.0, 1.0])
+        rotation = rotation * across * across[:, None]
+    return rotation
 
 
 def _turned_points(
@@ -361,6 +399,7 @@ def collate(samples: Sequence[TrainingSample]) -> TrainingBatch:
         )
         for field in fields(TrainingSample)
     }
+    columns["shape_weight"] = columns["shape_weight"].float()
     columns["image"] = columns["image"].permute(0, 3, 1, 2).contiguous()
     return TrainingBatch(**columns)
 

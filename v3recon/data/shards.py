@@ -1,7 +1,7 @@
 """Prepared photos on disk: folders of plain `.npy` arrays that are memory-mapped, never unpickled.
 
-Layout: `OUT/<split>/<number>/{image,points,landmarks_68,labels,labels_source,pose,matrix,source,
-coeffs}.npy` and `meta.json`. A shard is written under a temporary name and renamed when complete.
+Layout: `OUT/<split>/<number>/` with one `.npy` for each of `ARRAYS` and `meta.json`; `fit.npz` once
+coefficients were fitted. A shard is written under a temporary name and renamed when complete.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -93,13 +94,59 @@ def _value(face: PreparedFace, key: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class ShapeFit:
+    """Coefficients of the faces of one shard.
+
+    Attributes:
+        model_hash: `LinearFaceModel.content_hash` of the face model.
+        codes: [N, 2, K] identity and expression of each photo and of its mirror image; NaN where
+            there is no mesh.
+        rotation: [N, 3, 3] of the photo, world frame, acts on row vectors.
+    """
+
+    model_hash: str
+    codes: np.ndarray
+    rotation: np.ndarray
+
+
+def write_fit(folder: Path, fit: ShapeFit) -> None:
+    """Add fitted coefficients to a finished shard, atomically."""
+    temporary = folder / f".fit-{uuid.uuid4().hex[:8]}.npz"
+    try:
+        np.savez(
+            temporary,
+            model_hash=np.array(fit.model_hash),
+            codes=fit.codes.astype(np.float32),
+            rotation=fit.rotation.astype(np.float32),
+        )
+        os.replace(temporary, folder / "fit.npz")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open_fit(folder: Path, count: int, advice: str) -> ShapeFit | None:
+    path = folder / "fit.npz"
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            fit = ShapeFit(str(arrays["model_hash"]), arrays["codes"], arrays["rotation"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise BrokenShardError(f"{path} is broken ({error}); {advice}") from error
+    if fit.codes.shape[:2] != (count, 2) or fit.rotation.shape != (count, 3, 3):
+        raise BrokenShardError(f"{path} is not of this shard's {count} faces; {advice}")
+    return fit
+
+
+@dataclass(frozen=True)
 class Shard:
-    """Memory-mapped arrays of one shard and its `meta.json`."""
+    """Memory-mapped arrays of one shard, its `meta.json` and coefficients, if fitted."""
 
     arrays: dict[str, np.ndarray]
     names: list[str]
     sources: list[str]
     skipped: list[dict[str, str]]
+    fit: ShapeFit | None
 
 
 def open_shard(folder: Path) -> Shard:
@@ -132,7 +179,8 @@ def open_shard(folder: Path) -> Shard:
                 f" {np.dtype(dtype).name} ({len(names)}, ...); {advice}"
             )
         arrays[key] = array
-    return Shard(arrays, names, sources, skipped)
+    fit = _open_fit(folder, len(names), advice)
+    return Shard(arrays, names, sources, skipped, fit)
 
 
 class PreparedSet:
@@ -160,6 +208,9 @@ class PreparedSet:
         self.sources = self.shards[0].sources
         sizes = [len(shard.names) for shard in self.shards]
         self.starts = [0, *np.cumsum(sizes).tolist()]
+        hashes = {None if s.fit is None else s.fit.model_hash for s in self.shards if s.names}
+        # Coefficients count only if one face model fitted them all.
+        self.fit_model_hash = hashes.pop() if len(hashes) == 1 else None
         if not self.starts[-1]:
             raise ValueError(f"no photo in {root} has a face; see {folder}/report.json")
 
@@ -169,6 +220,8 @@ class PreparedSet:
     def record(self, index: int) -> FaceRecord:
         """The face of an index; its image and labels are views of the mapped file."""
         arrays, row, name = self._locate(index)
+        fit = self.shards[bisect_right(self.starts, index) - 1].fit
+        fitted = fit is not None and self.fit_model_hash is not None
         labels_source = int(arrays["labels_source"][row])
         return FaceRecord(
             image=np.asarray(arrays["image"][row]),
@@ -179,6 +232,8 @@ class PreparedSet:
             pose=np.asarray(arrays["pose"][row]),
             source=int(arrays["source"][row]),
             name=name,
+            shape_codes=fit.codes[row] if fitted else None,  # type: ignore[union-attr]
+            rotation=fit.rotation[row] if fitted else None,  # type: ignore[union-attr]
         )
 
     def matrix(self, index: int) -> np.ndarray:

@@ -86,6 +86,36 @@ def unproject(points_2d: Tensor, depth: Tensor, camera: Camera) -> Tensor:
     return torch.stack([x, y, camera.distance - depth], -1)
 
 
+def solve_translation(rotated: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
+    """Least-squares translation that projects rotated points onto image points.
+
+    With u = column - center and v = row upward from it, the camera's equation
+    u (distance - Z - tz) = focal (X + tx) is linear in the translation: each point gives
+    focal tx + u tz = u (distance - Z) - focal X and the same for y.
+
+    Args:
+        rotated: [B, N, 3] rotated points before translation, decimetres; N >= 2.
+        points_2d: [B, N, 2] where they lie, pixels, x right, y down.
+        camera: the camera.
+
+    Returns:
+        [B, 3] translation, world, decimetres.
+    """
+    assert rotated.shape[:-1] == points_2d.shape[:-1], (rotated.shape, points_2d.shape)
+    u = points_2d[..., 0] - camera.center
+    v = camera.image_size - 1 - camera.center - points_2d[..., 1]
+    x, y, z = rotated.unbind(-1)
+    right_x = u * (camera.distance - z) - camera.focal * x
+    right_y = v * (camera.distance - z) - camera.focal * y
+    # Eliminate tx and ty, which are means given tz.
+    u_0, v_0 = u - u.mean(1, keepdim=True), v - v.mean(1, keepdim=True)
+    top = (u_0 * right_x + v_0 * right_y).sum(1)
+    shift_z = top / (u_0**2 + v_0**2).sum(1)
+    shift_x = (right_x.mean(1) - u.mean(1) * shift_z) / camera.focal
+    shift_y = (right_y.mean(1) - v.mean(1) * shift_z) / camera.focal
+    return torch.stack([shift_x, shift_y, shift_z], -1)
+
+
 def to_clip(
     vertices: Tensor,
     camera: Camera,
