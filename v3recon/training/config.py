@@ -52,7 +52,10 @@ class TrainConfig:
     input_size: int = 112
     """Side of the network's input, pixels."""
     init_from: Path | None = None
-    """Start from the weights of this checkpoint (its coefficients are rebased to the face model)."""
+    """Start from the weights of this checkpoint."""
+    init_face_model: Path | None = None
+    """The face model that `init_from` was trained for, if it is not `face_model`: coefficients
+    are carried over to the new basis."""
     steps: int = 30_000
     """Optimiser steps in all."""
     batch_size: int = 64
@@ -122,3 +125,45 @@ def config_to_json(config: TrainConfig) -> dict[str, Any]:
 def save_config(config: TrainConfig, path: Path) -> None:
     """Write the configuration as JSON, atomically."""
     write_text_atomic(path, json.dumps(config_to_json(config), indent=2) + "\n")
+
+
+_VERTICES = TermWeights()
+_FULL = TermWeights(parts=2e-2, photometric=4.0, light=2.0)
+_NONE = Path("prepared")
+PRESETS: dict[str, tuple[str, TrainConfig]] = {
+    "mbnetv3": (
+        "the shipped small network, from scratch on the CPU",
+        TrainConfig(prepared=_NONE, out=Path("runs/mbnetv3"), weights=_FULL, curriculum=0.6),
+    ),
+    "vertices": (
+        "detected meshes and hand-made points only: the first stage of a staged run",
+        TrainConfig(prepared=_NONE, out=Path("runs/vertices"), weights=_VERTICES, decay=0.0),
+    ),
+    "refine": (
+        "second stage: part masks and colours, from the weights of a first stage",
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/refine"),
+            weights=_FULL,
+            steps=8_000,
+            warmup=100,
+            learning_rate=1e-3,
+            decay=0.9,
+        ),
+    ),
+    "resnet50": (
+        "the large network, meant for a GPU",
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/resnet50"),
+            backbone="resnet50",
+            input_size=224,
+            weights=_FULL,
+            curriculum=0.5,
+            steps=60_000,
+            learning_rate=6e-4,
+            precision="bfloat16",
+            workers=12,
+        ),
+    ),
+}

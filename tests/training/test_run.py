@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from v3recon.data.samples import collate
+from v3recon.data.shards import PreparedSet
+from v3recon.face_models.load import load_face_model
+from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.training import run
+from v3recon.training.checkpoint import load_state
+from v3recon.training.config import TermWeights, TrainConfig
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tiny(prepared: Path, out: Path, **changes: object) -> TrainConfig:
+    config = TrainConfig(
+        prepared=prepared,
+        out=out,
+        input_size=64,
+        steps=4,
+        batch_size=12,
+        micro_batch=6,
+        warmup=1,
+        workers=0,
+        log_every=1,
+        checkpoint_every=2,
+        validate_every=4,
+        weights=TermWeights(parts=1e-2, photometric=1.0),
+        device="cpu",
+    )
+    return replace(config, **changes)
+
+
+def test_a_run_writes_weights_that_load(prepared, tmp_path):
+    assert run.train(tiny(prepared, tmp_path)) == 0
+    loaded = load_checkpoint(tmp_path / run.WEIGHTS_FILE, load_face_model("photoface"))
+    assert loaded.description.crop_rule["name"] == "box"
+    assert loaded.description.training["step"] == 4
+    assert loaded.regressor.input_size == 64
+    assert json.loads((tmp_path / "config.json").read_text())["steps"] == 4
+    groups = {json.loads(line)["group"] for line in (tmp_path / "log.jsonl").open()}
+    assert groups == {"train", "validation"}
+
+
+def test_resuming_repeats_the_next_step_exactly(prepared, tmp_path):
+    # A killed run: its third step ran, but the last checkpoint is that of step 2.
+    original = run.train_step
+    seen = []
+
+    def recorded(network, regressor, batch, *rest):
+        if len(seen) == 3:
+            raise OSError("killed")
+        values = original(network, regressor, batch, *rest)
+        gradient = torch.cat([p.grad.flatten() for p in regressor.parameters()])
+        seen.append((batch, values, gradient))
+        return values
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "train_step", recorded)
+        with pytest.raises(OSError, match="killed"):
+            run.train(tiny(prepared, tmp_path))
+        third = seen[2]
+        assert load_state(tmp_path / run.STATE_FILE).step == 2
+        seen.clear()
+        assert run.train(tiny(prepared, tmp_path)) == 0
+    again = seen[0]
+    assert len(seen) == 2
+    for field, value in vars(third[0]).items():
+        assert torch.equal(value, getattr(again[0], field)), field
+    assert again[1] == pytest.approx(third[1], rel=1e-6)
+    assert (again[2] - third[2]).norm() < 1e-4 * third[2].norm()
+    # Later steps are not compared bit by bit: sums on several threads round differently and
+    # Adam turns the sign of a gradient that is nearly zero into a whole step.
+
+
+def test_two_processes_equal_one(prepared, tmp_path):
+    program = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]);"
+        "from test_run import tiny; from v3recon.training import run;"
+        "sys.exit(run.train(tiny(Path(sys.argv[2]), Path(sys.argv[3]), threads=1)))"
+    )
+    script = tmp_path / "program.py"
+    script.write_text(program)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    arguments = [str(script), str(Path(__file__).parent), str(prepared)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    torchrun += ["--master_port", "29517"]
+    for command, name in (([sys.executable], "one"), (torchrun, "two")):
+        done = subprocess.run(
+            [*command, *arguments, str(tmp_path / name)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    logs = []
+    for name in ("one", "two"):
+        lines = [json.loads(line) for line in (tmp_path / name / "log.jsonl").open()]
+        logs.append([line for line in lines if line["group"] == "train"])
+    for step, (one, two) in enumerate(zip(*logs, strict=True)):
+        for term in ("total", "points", "depth", "landmarks", "parts", "photometric"):
+            # The same numbers up to rounding; Adam amplifies that a little with every step.
+            assert two[term] == pytest.approx(one[term], rel=1e-5 if step == 0 else 0.02), term
+
+
+def test_a_term_that_is_not_finite_stops_the_run(prepared, tmp_path, caplog):
+    assert run.train(tiny(prepared, tmp_path, steps=2)) == 0
+    before = (tmp_path / run.STATE_FILE).read_bytes()
+    original = run.training_loss
+
+    def broken(*args, **kwargs):
+        loss, terms = original(*args, **kwargs)
+        return loss, {**terms, "depth": terms["depth"] * torch.nan}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "training_loss", broken)
+        assert run.train(tiny(prepared, tmp_path, steps=4)) == 1
+    assert "'depth' is nan" in caplog.text
+    assert (tmp_path / run.STATE_FILE).read_bytes() == before
+
+
+def test_the_loss_falls(prepared, tmp_path):
+    config = tiny(prepared, tmp_path, steps=30, checkpoint_every=30, validate_every=30)
+    assert run.train(replace(config, profiled=0.0, learning_rate=3e-3)) == 0
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").open()]
+    points = [line["points"] for line in lines if line["group"] == "train"]
+    assert sum(points[-5:]) < 0.7 * sum(points[:5])
+
+
+def test_program_reports_problems_in_one_line(tmp_path, caplog):
+    status = run.main(["vertices", "--prepared", str(tmp_path), "--out", str(tmp_path / "run")])
+    assert status == 2
+    assert "no prepared 'train' photos" in caplog.text
+
+
+def test_learning_rate_warms_up_stays_and_falls(tmp_path):
+    config = TrainConfig(prepared=tmp_path, steps=100, warmup=10, decay=0.5, learning_rate=1.0)
+    rates = [run.learning_rate(step, config) for step in range(100)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == 1 and rates[49] == 1
+    assert rates[75] == pytest.approx(0.5) and rates[99] < 0.01
+    assert all(a >= b for a, b in itertools.pairwise(rates[49:]))
+
+
+def test_bad_configurations_are_refused(tmp_path):
+    for changes in ({"micro_batch": 48}, {"decay": 1.5}, {"precision": "int8"}):
+        with pytest.raises(ValueError):
+            TrainConfig(prepared=tmp_path, **changes)
+
+
+def test_hand_made_share(prepared):
+    records = PreparedSet(prepared, "train")
+    repeats = run.record_repeats(records, 0.8)
+    assert set(repeats[::2]) == {4} and set(repeats[1::2]) == {1}
+    assert set(run.record_repeats(records, 0.0)) == {1}
+
+
+def test_slices_of_a_batch(prepared, generator):
+    from v3recon.data.augment import AugmentSettings
+    from v3recon.data.samples import TrainingDataset
+
+    dataset = TrainingDataset(PreparedSet(prepared, "train"), AugmentSettings(size=32))
+    batch = collate([dataset[i] for i in range(4)])
+    part = run.slice_batch(batch, slice(2, None), 2)
+    assert torch.equal(part.index, batch.index[2:]) and len(part) == 2

@@ -1,0 +1,310 @@
+"""What a regressor is trained for: batch and prediction to one scalar and its named terms.
+
+Only the vertices that some term looks at are evaluated, as rows of the model's linear basis: a
+step costs a [B, 144] x [144, 3 N] product for N of a few thousand instead of the dense mesh.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from v3recon.data.part_targets import (
+    PartTargets,
+    cut_forehead,
+    part_masks,
+    part_target_statistics,
+)
+from v3recon.data.samples import LABELS_HAND, TrainingBatch
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.point_sets import anchor_grid
+from v3recon.geometry.spherical_harmonics import irradiance
+from v3recon.losses.landmark import gather_landmarks, march_contour_index
+from v3recon.losses.part_distribution import (
+    above_brows,
+    part_distribution_loss,
+    part_index_sets,
+)
+from v3recon.training.config import TermWeights
+from v3recon.types import FaceCoeffs
+
+DETECTOR_POINTS = 468
+"""PhotoFace keeps the detector's points as its first vertices."""
+PART_POINTS = 256
+"""Most vertices of one part that the part loss sees (see `part_index_sets`)."""
+SKIN_LABEL = 8
+PHOTO_POINTS = 1500
+"""Vertices at which colours are compared."""
+ANCHOR_GRID = 28
+"""Anchors of the part loss along a side of the crop."""
+JAW = 17
+"""Contour points among the 68; they are marched to the visible rim."""
+NOSE_TIP = 30
+MARCH_FACING = 0.15
+"""|x| of the nose tip's normal above which the far jaw is marched (about 9 degrees of yaw)."""
+
+
+@dataclass(frozen=True)
+class TrainingFace:
+    """Rows of a face model that training looks at, N in all.
+
+    Attributes:
+        mean: [N, 3] mean positions.
+        basis: [N, 3, Kid + Kexp] modes.
+        normals: [N, 3] unit normals of the mean shape (visibility and light in training use
+            them rotated: individual normals differ by some degrees only).
+        detector: rows of the detector's points, empty for models without them.
+        landmarks: [68] rows.
+        contour: [17, M] rows of the lines along which the jaw is marched, -1 filled.
+        parts: [8, M] rows of the parts' vertices, -1 filled.
+        photo: [P] rows where colours are compared.
+        mean_albedo: [P, 3] RGB 0…1 at those rows.
+        alb_basis: [P, 3, Kalb].
+        id_count: number of identity modes in `basis`.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    normals: Tensor
+    detector: Tensor
+    landmarks: Tensor
+    contour: Tensor
+    parts: Tensor
+    photo: Tensor
+    mean_albedo: Tensor
+    alb_basis: Tensor
+    id_count: int
+
+    def to(self, device: torch.device) -> TrainingFace:
+        """The same rows on another device."""
+        moved = [getattr(self, field.name) for field in fields(self)[:-1]]
+        return TrainingFace(*(value.to(device) for value in moved), self.id_count)
+
+
+@torch.no_grad()
+def make_training_face(model: LinearFaceModel) -> TrainingFace:
+    """Choose and evaluate the rows once per run."""
+    sizes = model.sizes
+    mean_dense = model.vertices(torch.zeros(1, sizes[0]), torch.zeros(1, sizes[1]))
+    normals = model.normals(mean_dense)[0]
+    mean_dense = mean_dense[0]
+    # The forehead is cut on both sides: hair decides what the mask shows of it.
+    forehead = above_brows(model.part_labels, mean_dense) & (model.part_labels == SKIN_LABEL)
+    parts = part_index_sets(model.part_labels, mean_dense, PART_POINTS, keep=~forehead)
+    shuffled = torch.randperm(model.vertex_count, generator=torch.Generator().manual_seed(0))
+    photo = shuffled[:PHOTO_POINTS]
+    # 33 contour lines go round the face, every other one belongs to a point of the 17.
+    contour = model.contour_lines[::2]
+    detector = torch.arange(DETECTOR_POINTS if model.name == "photoface" else 0)
+    wanted = torch.cat(
+        [detector, model.landmarks_68, contour.flatten(), parts.flatten(), photo]
+    ).clamp(min=0)
+    index, rows = torch.unique(wanted, return_inverse=True)
+    pieces = rows.split([len(detector), 68, contour.numel(), parts.numel(), PHOTO_POINTS])
+    mean, basis = model.shape_basis_at(index)
+    zero = torch.zeros(1, sizes[2])
+    mean_albedo = model.albedo(zero)[0, photo]
+    modes = torch.eye(sizes[2])
+    alb_basis = (model.albedo(modes)[:, photo] - mean_albedo).permute(1, 2, 0)
+    return TrainingFace(
+        mean=mean,
+        basis=basis,
+        normals=normals[index],
+        detector=pieces[0],
+        landmarks=pieces[1],
+        contour=torch.where(contour >= 0, pieces[2].view_as(contour), -1),
+        parts=torch.where(parts >= 0, pieces[3].view_as(parts), -1),
+        photo=pieces[4],
+        mean_albedo=mean_albedo.contiguous(),
+        alb_basis=alb_basis.contiguous(),
+        id_count=sizes[0],
+    )
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Rows of a batch of faces: world vertices, crop pixels, depth and visibility by normal."""
+
+    vertices: Tensor
+    points_2d: Tensor
+    normals: Tensor
+
+
+def pose_rows(coeffs: FaceCoeffs, rotation: Tensor, face: TrainingFace, camera: Camera) -> Posed:
+    """Posed and projected rows [B, N, ...] of a batch."""
+    code = torch.cat([coeffs.id, coeffs.exp], 1)
+    count = len(face.mean)
+    shape = torch.addmm(face.mean.reshape(1, -1), code, face.basis.reshape(3 * count, -1).T)
+    vertices = shape.reshape(-1, count, 3) @ rotation + coeffs.trans[:, None]
+    return Posed(vertices, project(vertices, camera), face.normals @ rotation.detach())
+
+
+def training_loss(
+    coeffs: FaceCoeffs,
+    rotation: Tensor,
+    batch: TrainingBatch,
+    face: TrainingFace,
+    weights: TermWeights,
+    camera: Camera,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of all terms that have a weight.
+
+    Every term is a sum over faces divided by the batch size, never by how many faces have the
+    target: so the loss of a batch is the mean of the losses of its parts, and a run on two
+    processes equals a run on one.
+
+    Args:
+        coeffs: predicted coefficients of B faces.
+        rotation: [B, 3, 3] predicted rotation.
+        batch: targets, crop-224 pixels.
+        face: rows of the face model.
+        weights: weights of the terms.
+        camera: camera of the crop.
+
+    Returns:
+        The scalar to minimise, and each term before weighting (detached).
+    """
+    posed = pose_rows(coeffs, rotation, face, camera)
+    terms = {
+        "points": (weights.points, lambda: _points_term(posed, batch, face)),
+        "depth": (weights.depth, lambda: _depth_term(posed, batch, face, camera)),
+        "landmarks": (weights.landmarks, lambda: _landmark_term(posed, coeffs, batch, face)),
+        "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera)),
+        "photometric": (
+            weights.photometric,
+            lambda: _photometric_term(posed, coeffs, batch, face, camera),
+        ),
+        "coefficients": (
+            weights.coefficients,
+            lambda: coeffs.id.square().sum(1).mean() + coeffs.exp.square().sum(1).mean(),
+        ),
+        "albedo": (weights.albedo, lambda: coeffs.alb.square().sum(1).mean()),
+        "light": (weights.light, lambda: _light_term(coeffs.sh)),
+    }
+    total = posed.points_2d.new_zeros(())
+    values = {}
+    for name, (weight, term) in terms.items():
+        if weight > 0:
+            value = term()
+            total = total + weight * value
+            values[name] = value.detach()
+    return total, values
+
+
+def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
+    """Mean absolute error of the detected points, pixels."""
+    if len(face.detector) == 0:
+        return posed.points_2d.new_zeros(())
+    error = (posed.points_2d[:, face.detector] - batch.points[..., :2]).abs().sum(-1)
+    return (error * batch.points_weight).mean()
+
+
+def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
+    """Mean absolute error of the centred depth, in pixels at the face's distance."""
+    if len(face.detector) == 0:
+        return posed.points_2d.new_zeros(())
+    z = posed.vertices[:, face.detector, 2]
+    scale = camera.focal / (camera.distance - z.mean(1, keepdim=True)).detach()
+    error = (z - z.mean(1, keepdim=True)) * scale - batch.points[..., 2]
+    return (error.abs() * batch.points_weight).mean()
+
+
+def marched_rows(posed: Posed, coeffs: FaceCoeffs, face: TrainingFace) -> Tensor:
+    """Rows [B, 68] of the landmarks, the jaw moved to the visible rim of turned faces.
+
+    Only the cheek that turns away marches: on nearly frontal faces and on the near cheek the
+    annotated jaw line is the anatomical one.
+    """
+    chin = int(face.landmarks[JAW // 2])
+    roll = coeffs.angle.detach()[:, 2]
+    marched = march_contour_index(posed.points_2d, face.contour, roll, chin)
+    rows = face.landmarks.expand(len(marched), -1)
+    toward_right = posed.normals[:, face.landmarks[NOSE_TIP], :1]  # x of the facing direction
+    left = torch.arange(JAW, device=rows.device) < JAW // 2
+    right = torch.arange(JAW, device=rows.device) > JAW // 2
+    # A face that looks to the viewer's left hides its left cheek (as seen by the viewer).
+    use = (left & (toward_right < -MARCH_FACING)) | (right & (toward_right > MARCH_FACING))
+    return torch.cat([torch.where(use, marched, rows[:, :JAW]), rows[:, JAW:]], 1)
+
+
+def _landmark_term(
+    posed: Posed, coeffs: FaceCoeffs, batch: TrainingBatch, face: TrainingFace
+) -> Tensor:
+    """Mean absolute error of the hand-made 68 points, pixels."""
+    points = gather_landmarks(posed.points_2d, marched_rows(posed, coeffs, face))
+    error = (points - batch.landmarks_68).abs().sum(-1)
+    return (error * batch.landmarks_weight).mean()
+
+
+def _parts_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
+    """Part re-projection distance to hand-made masks (PRDL), square pixels."""
+    chosen = (batch.labels_source == LABELS_HAND).nonzero()[:, 0]
+    if len(chosen) == 0:
+        return 0 * posed.points_2d.sum()
+    targets, anchors = mask_targets(batch.labels[chosen].cpu().numpy(), camera)
+    statistics = torch.from_numpy(np.stack([t.statistics for t in targets]))
+    present = torch.from_numpy(np.stack([t.present for t in targets]))
+    loss = part_distribution_loss(
+        posed.points_2d[chosen],
+        face.parts,
+        statistics.to(posed.points_2d),
+        anchors.to(posed.points_2d),
+        part_weights=present.to(posed.points_2d),
+        vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
+    )
+    return loss * (len(chosen) / len(batch))
+
+
+def mask_targets(labels: np.ndarray, camera: Camera) -> tuple[list[PartTargets], Tensor]:
+    """Target side of the part loss for label maps over the crop.
+
+    Args:
+        labels: [B, S, S] uint8 part labels of the whole crop at any resolution S.
+        camera: camera of the crop.
+
+    Returns:
+        One set of statistics a face and the anchors [A, 2], both in crop pixels.
+    """
+    size = labels.shape[-1]
+    scale = camera.image_size / size
+    grid = anchor_grid((size, size), (ANCHOR_GRID, ANCHOR_GRID))
+    targets = []
+    for face_labels in labels:
+        found = part_target_statistics(part_masks(cut_forehead(face_labels)), grid.numpy())
+        targets.append(PartTargets(found.statistics * np.float32(scale), found.present))
+    return targets, (grid + 0.5) * scale - 0.5
+
+
+def _photometric_term(
+    posed: Posed, coeffs: FaceCoeffs, batch: TrainingBatch, face: TrainingFace, camera: Camera
+) -> Tensor:
+    """Colour error at visible vertices, not squared so that occluders weigh little (Deep3D).
+
+    Positions are not moved by it: texture gradients of small pictures mislead more than they
+    help; it trains albedo and light.
+    """
+    points = posed.points_2d[:, face.photo].detach()
+    normals = posed.normals[:, face.photo]
+    image = batch.image.float() / 255
+    grid = (points + 0.5) * (2 / camera.image_size) - 1
+    observed = grid_sample(image, grid[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
+    count = len(face.photo)
+    albedo = torch.addmm(
+        face.mean_albedo.reshape(1, -1), coeffs.alb, face.alb_basis.reshape(3 * count, -1).T
+    ).reshape(-1, count, 3)
+    color = albedo * irradiance(normals, coeffs.sh)
+    inside = (grid.abs() < 1).all(-1)
+    weight = ((normals[..., 2] - 0.15).clamp(min=0) * inside).detach()
+    error = ((color - observed).square().sum(-1) + 1e-6).sqrt()
+    return ((error * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()
+
+
+def _light_term(sh: Tensor) -> Tensor:
+    """Squared deviation of the three colours' light from their mean (Deep3D's gamma loss)."""
+    gamma = sh.reshape(-1, 3, 9)
+    return (gamma - gamma.mean(1, keepdim=True)).square().mean()
