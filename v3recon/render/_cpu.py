@@ -34,7 +34,7 @@ def _compile(function: Callable) -> Callable:
 
 def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Fragments:
     """Fragments without gradient, float32; arguments as in `rasterize`."""
-    height, width = image_size = tuple(image_size)
+    height, width = image_size
     batch = len(clip)
     clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
     targets = (  # made by numpy, because it asks for huge pages
@@ -45,7 +45,7 @@ def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Frag
 
     def draw(item: int) -> None:
         placed = _place_vertices(clip_np[item], height, width)
-        _scan(*placed, faces_np, image_size, *(target[item] for target in targets), None, None)
+        _scan(*placed, faces_np, (height, width), *(target[item] for target in targets), None, None)
 
     _for_each_item(draw, batch)
     return Fragments(*(torch.from_numpy(target).to(clip.device) for target in targets))
@@ -55,7 +55,7 @@ def find_cover(
     clip: Tensor, faces: Tensor, face_group: Tensor, image_size: tuple[int, int]
 ) -> Tensor:
     """Bits of the groups that cover each pixel [B, H, W] uint8; arguments as in `cover`."""
-    height, width = image_size = tuple(image_size)
+    height, width = image_size
     clip_np, faces_np = _to_numpy(clip), np.ascontiguousarray(faces.cpu().numpy())
     bit = np.left_shift(np.uint8(1), face_group.to(torch.uint8).cpu().numpy())
     bits = torch.zeros(len(clip), height, width, dtype=torch.uint8)
@@ -63,7 +63,7 @@ def find_cover(
 
     def draw(item: int) -> None:
         placed = _place_vertices(clip_np[item], height, width)
-        _scan(*placed, faces_np, image_size, None, None, None, bit, bits_np[item])
+        _scan(*placed, faces_np, (height, width), None, None, None, bit, bits_np[item])
 
     _for_each_item(draw, len(clip))
     return bits.to(clip.device)
