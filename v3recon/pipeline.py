@@ -143,7 +143,7 @@ class FaceReconstructor:
             points_3d = mean_five_points(model)
         return cls(
             model=model.to(device),
-            regressor=fuse_for_inference(loaded.regressor).to(device),
+            regressor=fuse_for_inference(loaded.regressor, in_place=True).to(device),
             crop_rule=loaded.description.crop_rule,
             points_3d=points_3d,
             detector=detector,

@@ -53,7 +53,8 @@ def read_image(path: str | Path) -> np.ndarray:
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+                ImageOps.exif_transpose(image, in_place=True)
+                return np.array(_to_rgb(image))
     except UnidentifiedImageError:
         raise ValueError("not a photo in a format that can be read") from None
     except Image.DecompressionBombError:
