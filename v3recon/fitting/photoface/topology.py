@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def make_topology(edges: set[tuple[int, int]], mean: np.ndarray) -> ControlTopol
         (int(a), int(b))
         for upper, lower in EYE_ROWS
         for line in (upper, lower)
-        for a, b in zip(line[:-1], line[1:], strict=True)
+        for a, b in itertools.pairwise(line)
     ]
     corners = np.array([33, 133, 263, 362, 78, 308])
     loops = boundary_loops(faces)
