@@ -81,8 +81,8 @@ def solve_membrane(
         domain: [H, W]; pixels outside are left at 0. Default everything.
         flux: [H, W, C] right-hand side at the unknown pixels; default 0 (the membrane).
         sweeps: Gauss-Seidel sweeps at the finest level; coarser levels, being cheaper, get more.
-        cycles: corrections on the coarser levels after the first solution; each divides what is
-            left of the error by about ten.
+        cycles: corrections on the coarser levels after the first solution; each leaves a small
+            part of the error, a tenth where the domain is simple.
 
     Returns:
         [H, W, C] float32: the values where known, the solution where unknown, 0 outside.

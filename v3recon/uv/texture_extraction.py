@@ -265,7 +265,8 @@ def _correction(
     known = weight >= 1
     if not known.any():
         return np.zeros_like(photo)
-    return solve_membrane(_without_outliers(photo - filling, known), known, flux=flux)
+    gap = (photo - filling).astype(np.float32)
+    return solve_membrane(_without_outliers(gap, known), known, flux=flux)
 
 
 def _without_outliers(
