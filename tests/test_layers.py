@@ -1,0 +1,147 @@
+"""Imports go from higher layers to lower ones only, and each optional library has one owner."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN = ("v3recon", "part_masks", "synthetic_data")
+
+LAYERS = (
+    {"types", "geometry"},
+    {"face_models", "render", "io"},
+    {"decode", "segmentation", "losses", "networks", "detection", "uv"},
+    {
+        "pipeline",
+        "fitting",
+        "data",
+        "visualize",
+        "show_face_model",
+        "assets",
+        "outputs",
+        "products",
+    },
+    {"training", "evaluation"},
+    {"demo", "train", "part_masks", "synthetic_data", "reconstruct", "__main__"},
+)
+LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
+
+# (file, what it imports all the same): programs, each with its reason.
+EXCEPTIONS = {
+    # imported only when it runs: the labels of the model are voted by the part tool
+    ("v3recon/fitting/build_face_model.py", "part_masks.vote"),
+    # its targets are fits of the face model
+    ("v3recon/data/prepare.py", "v3recon.fitting.fit_landmarks"),
+}
+
+# The house's own rule for losses: networks and bases are arguments.
+LOWEST_ONLY = {"losses"}
+
+# Single files (not packages) of one layer that build on each other: file -> who may import it.
+SAME_LAYER = {
+    "decode": {"segmentation"},
+    "pipeline": {"assets", "products", "outputs"},
+    "products": {"outputs"},
+    "visualize": {"outputs", "show_face_model"},
+    "reconstruct": {"demo"},
+}
+
+ONE_OWNER = {
+    "nvdiffrast": "v3recon/render/_nvdiffrast.py",
+    "facenet_pytorch": "v3recon/detection/mtcnn.py",
+    "retinaface": "v3recon/detection/retinaface.py",
+}
+
+
+def sources() -> list[Path]:
+    files = [path for package in OWN for path in (ROOT / package).rglob("*.py")]
+    return [*files, *(ROOT / name for name in ("demo.py", "train.py") if (ROOT / name).is_file())]
+
+
+def unit_of(module: str) -> str:
+    """ "v3recon.render.rasterize" is of the unit "render"."""
+    parts = module.split(".")
+    if parts[0] != "v3recon":
+        return parts[0]
+    return parts[1] if len(parts) > 1 else "v3recon"
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Full names of imported modules; `from package import name` counts as package.name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def own_imports() -> Iterator[tuple[str, str, str, str]]:
+    """(file, its unit, imported module, its unit) for every import between units."""
+    for path in sources():
+        name = path.relative_to(ROOT).as_posix()
+        unit = unit_of(name.removesuffix(".py").replace("/", "."))
+        if unit in ("__init__", "v3recon"):
+            continue  # the package's front page picks light names of any layer
+        for module in imports_of(path):
+            target = unit_of(module)
+            if module.split(".")[0] in OWN and target not in (unit, "v3recon", "__version__"):
+                yield name, unit, module, target
+
+
+def test_every_unit_has_a_layer():
+    units = {
+        unit_of(path.relative_to(ROOT).with_suffix("").as_posix().replace("/", "."))
+        for path in sources()
+    }
+    assert units - set(LAYER) - {"__init__", "v3recon"} == set()
+
+
+def test_imports_go_down():
+    wrong = []
+    for file, unit, module, target in own_imports():
+        if any(file == path and module.startswith(allowed) for path, allowed in EXCEPTIONS):
+            continue
+        same_layer = target in SAME_LAYER and unit in SAME_LAYER[target]
+        if LAYER[target] >= LAYER[unit] and not same_layer:
+            wrong.append(f"{file} (layer {LAYER[unit]}) imports {module} (layer {LAYER[target]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_losses_know_geometry_and_types_only():
+    wrong = [
+        f"{file} imports {module}"
+        for file, unit, module, target in own_imports()
+        if unit in LOWEST_ONLY and LAYER[target] > 0
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_geometry_needs_torch_only():
+    allowed = {"__future__", "torch", "math", "dataclasses", "typing", "collections", "v3recon"}
+    files = [*(ROOT / "v3recon" / "geometry").glob("*.py"), ROOT / "v3recon" / "types.py"]
+    assert len(files) > 6
+    for path in files:
+        assert {module.split(".")[0] for module in imports_of(path)} <= allowed, path
+
+
+@pytest.mark.parametrize("library", ONE_OWNER)
+def test_optional_libraries_have_one_owner(library):
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for path in sources()
+        for module in imports_of(path)
+        if module.split(".")[0] == library
+    }
+    assert users == {ONE_OWNER[library]}
+
+
+def test_this_test_can_fail():
+    """The walker sees what it should: a known import of each kind."""
+    seen = set(own_imports())
+    assert ("v3recon/decode.py", "decode", "v3recon.geometry.camera.Camera", "geometry") in seen
+    assert "timm" in set(imports_of(ROOT / "v3recon/networks/regressor.py")), "lazy ones too"
