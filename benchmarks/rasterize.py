@@ -1,6 +1,6 @@
 """Time of rasterising and segmenting a face of the official size: `python benchmarks/rasterize.py`.
 
-Medians in milliseconds of wall and of processor time on one core (the two differ on a busy machine),
+Medians in milliseconds of wall and of processor time on one core (they differ on a busy machine),
 frontal face, no gradient unless said; beside them the processor time of a plain form of the same
 work in the same run: for rasterising one pass of numpy over each triangle's bounding box, for
 segmentation 3DDFA_V3's sixteen renders (each part alone, then each part's visible indicator) with
