@@ -44,7 +44,8 @@ LOWEST_ONLY = {"losses"}
 # Single files (not packages) of one layer that build on each other: file -> who may import it.
 SAME_LAYER = {
     "decode": {"segmentation"},
-    "pipeline": {"assets", "products", "outputs"},
+    "assets": {"pipeline"},
+    "pipeline": {"products", "outputs"},
     "products": {"outputs"},
     "visualize": {"outputs", "show_face_model"},
     "reconstruct": {"demo"},
