@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from synthetic_assets import synthetic_face_model
 
 from part_masks import vote
 from part_masks.labels import read_labels
-from tests.synthetic_assets import synthetic_face_model
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.photoface import part_votes
@@ -57,7 +57,7 @@ def write_photo(folder: Path, name: str, mask: np.ndarray) -> vote.MaskedPhoto:
 def photos_of(
     model: LinearFaceModel, folder: Path, count: int, mirrored: int = 0
 ) -> Iterator[vote.MaskedPhoto | str]:
-    """Photos with masks of the model; the masks of the first `mirrored` have the sides exchanged."""
+    """Photos with masks of the model; the first `mirrored` masks have exchanged sides."""
     exchange = np.arange(19, dtype=np.uint8)
     exchange[[4, 5, 6, 7]] = 5, 4, 7, 6
     for seed in range(count):

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import torch
 from scipy import sparse
+from scipy.sparse.linalg import splu
 
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.geometry.spherical_harmonics import sh_basis
@@ -28,16 +29,20 @@ ASYMMETRY = 0.5
 """Differences between the sides count this much: most of them is light that was not removed."""
 TONE_SPREAD = 0.75
 """Deviations of a face's brightness (log) count this much: part of it is the camera's exposure."""
+BLOTCH_SPREAD = 0.6
+"""Differences of hue within the skin of one face count this much: many are tinted lamps."""
 HUE_SPREAD = 0.45
 """Deviations of a face's hue from what goes with its brightness count this much: most of them are
 the camera's white balance."""
 _LIGHT_ROUNDS = 3
 _NORMAL_ROUNDS = 12
 _LIGHT_PRIOR = 0.02
+_LIGHT_STEP = 4  # light has 9 numbers a color: every fourth vertex says enough
 _MIN_LIGHT = 0.4
 _FILL_ROUNDS = 3
 _FILL_MODES = 40
 _OUTLIER = 3.5
+_OFTEN = 0.45
 _MIN_CHROMA = 0.04
 _MIN_SEEN = 0.5
 
@@ -168,8 +173,10 @@ def learn_albedo(unwrapped: Unwrapped, mesh: AlbedoMesh, modes: int = 80) -> Alb
     weights = trust
     albedo = _temper_tone(np.clip(albedo, 0, 1.3), tone_of(albedo, weights, skin))
     filled = fill_hidden(albedo, weights, mean, mesh, skin)
+    filled = _temper_blotches(filled, skin)
     sample_weights = tone_balance(tone_of(filled, np.ones_like(weights), skin))
-    return _statistics(filled, sample_weights, mesh, modes)
+    model = _statistics(filled, sample_weights, mesh, modes)
+    return smooth_rarely_seen(model, weights.mean(0), mesh)
 
 
 def usable(unwrapped: Unwrapped, mesh: AlbedoMesh) -> np.ndarray:
@@ -230,17 +237,18 @@ def fit_light(
     """
     prior = _LIGHT_PRIOR * np.array([0, 1, 1, 1, 2, 2, 2, 2, 2.0])
     light, trust = np.empty_like(colors), np.empty_like(weights)
+    some = np.flatnonzero(skin)[::_LIGHT_STEP]
     for index, (color, weight, harmonics) in enumerate(zip(colors, weights, basis, strict=True)):
-        fitted, seen = color[skin], harmonics[skin].astype(np.float64)
-        robust = weight[skin].astype(np.float64)
+        fitted, seen = color[some], harmonics[some].astype(np.float64)
+        robust = weight[some].astype(np.float64)
         for _ in range(3):
-            coeffs = _solve_light(fitted, mean[skin], seen, robust, prior)
-            predicted = mean[skin] * (seen @ coeffs)
+            coeffs = _solve_light(fitted, mean[some], seen, robust, prior)
+            predicted = mean[some] * (seen @ coeffs)
             residual = np.abs(fitted - predicted).mean(1)
             spread = np.median(residual[robust > 0]) * 2 + 1e-4 if (robust > 0).any() else 1.0
-            robust = weight[skin] / (1 + (residual / spread) ** 4)
+            robust = weight[some] / (1 + (residual / spread) ** 4)
         shade = harmonics @ coeffs
-        level = (robust[:, None] * shade[skin]).sum(0) / robust.sum().clip(1e-6)
+        level = (robust[:, None] * shade[some]).sum(0) / robust.sum().clip(1e-6)
         error = np.abs(color - mean * shade).mean(1) / (mean * level).mean(1)
         limit = _OUTLIER * np.median(error[skin][weight[skin] > 0.3]) + 0.05
         known_face = ~skin  # eyes, brows and lips differ too much between people to be judged
@@ -345,6 +353,40 @@ def _temper_tone(albedo: np.ndarray, tone: np.ndarray) -> np.ndarray:
     change = (HUE_SPREAD - 1) * (hue - expected)
     change = change + (TONE_SPREAD - 1) * (bright - np.median(bright))[:, None]
     return (albedo * np.exp(change)[:, None]).astype(np.float32)
+
+
+def _temper_blotches(albedo: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    """Albedo whose skin deviates in hue from the face's own tone BLOTCH_SPREAD times as much."""
+    usual = albedo.mean(0)[skin]
+    tone = albedo[:, skin].mean(1, keepdims=True)
+    expected = usual * (tone / usual.mean(0))
+    offset = albedo[:, skin] - expected
+    gray = offset.mean(2, keepdims=True) * expected / expected.mean(2, keepdims=True)
+    result = albedo.copy()
+    result[:, skin] = expected + gray + BLOTCH_SPREAD * (offset - gray)
+    return result
+
+
+def smooth_rarely_seen(model: AlbedoModel, weight: np.ndarray, mesh: AlbedoMesh) -> AlbedoModel:
+    """Let vertices that few photos see follow their neighbours (creases, rims, nostrils).
+
+    Minimises sum w (x - a)^2 + s |L x|^2 with w = (mean weight / _OFTEN)^2, at most one, and 0
+    weight for smoothness between vertices that are seen often.
+
+    Args:
+        model: the statistics.
+        weight: [Va] mean weight of each vertex over the photos.
+        mesh: the albedo mesh.
+    """
+    often = np.clip((weight + weight[mesh.mirror]) / (2 * _OFTEN), 0, 1) ** 2
+    count = len(often)
+    laplacian = sparse.identity(count) - _smoother(mesh.faces)
+    rare = sparse.diags(1 - often)
+    system = sparse.diags(often) + 1e-6 * sparse.identity(count) + laplacian.T @ rare @ laplacian
+    values = np.concatenate([model.mean[..., None], model.basis], 2).reshape(count, -1)
+    solved = splu(system.tocsc()).solve(often[:, None] * values.astype(np.float64))
+    solved = solved.reshape(count, 3, -1).astype(np.float32)
+    return AlbedoModel(solved[..., 0], solved[..., 1:], model.used, model.explained)
 
 
 def _project(samples: np.ndarray, modes: int) -> np.ndarray:

@@ -35,11 +35,10 @@ LINE_REACH = 0.62
 LINE_SAMPLES = 40
 _RIGHT_NOSE_WING = 129  # the detector's point at the widest place of the nose
 
-MIRROR_68 = np.array(
-    [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
-    + [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
-    + [54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65]
-)
+_MIRROR_FACE = [*range(16, -1, -1), *range(26, 16, -1), 27, 28, 29, 30, 35, 34, 33, 32, 31]
+_MIRROR_EYES = [45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40]
+_MIRROR_LIPS = [*range(54, 47, -1), *range(59, 54, -1), *range(64, 59, -1), 67, 66, 65]
+MIRROR_68 = np.array([*_MIRROR_FACE, *_MIRROR_EYES, *_MIRROR_LIPS])
 """Which of the 68 points is the mirror image of which."""
 
 
@@ -96,7 +95,7 @@ def mean_squared_distances(
 
     Args:
         control_2d: [N, Vc, 2] fitted control vertices in pixels.
-        operator: [V, Vc] subdivision operator.
+        operator: [V, Vc] subdivision operator; its rows sum to one.
         truth: [N, L, 2] known points in the same pixels.
         size: [N] size of each face in pixels.
 
