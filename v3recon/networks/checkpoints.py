@@ -127,9 +127,7 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
         ValueError: if the file is missing, damaged, foreign, or made for another face model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    content = _read(path)
+    content = read_tensor_file(path)
     try:
         if content.get("format") == FORMAT:
             description = _description(content)
@@ -147,7 +145,14 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     return LoadedRegressor(regressor.eval(), description)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tensor_file(path: Path) -> dict[str, Any]:
+    """A dict saved by torch, read without running anything the file asks for.
+
+    Raises:
+        ValueError: if the file is missing, damaged, or holds more than tensors and numbers.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():  # about pickle protocols of foreign files
             warnings.simplefilter("ignore")
@@ -156,7 +161,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: not a checkpoint, damaged, or it holds more than tensors (refused)"
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # the reader trips over damaged files in many ways
         raise ValueError(f"{path}: cannot be read ({type(error).__name__}); damaged?") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds {type(content).__name__}, not a checkpoint")
