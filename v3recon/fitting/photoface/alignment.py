@@ -79,9 +79,27 @@ def align(
     return Aligned(aligned, rotation, scale, mean)
 
 
+def pose_weights(aligned: Aligned) -> np.ndarray:
+    """Weights [P] for a second alignment: places that move or deform little count more."""
+    variance = ((aligned.points - aligned.mean) ** 2).sum(2).mean(0)
+    return 1 / (variance + variance.min())
+
+
+def head_angles(rotation: np.ndarray) -> np.ndarray:
+    """Pitch, yaw, roll [N, 3] in radians of the heads, from rotations of `Aligned` [N, 3, 3].
+
+    The angles are those of `geometry.rotation.euler_to_matrix` for model to photo.
+    """
+    pose = rotation.transpose(0, 2, 1)
+    yaw = np.arctan2(-pose[:, 0, 2], np.hypot(pose[:, 0, 0], pose[:, 0, 1]))
+    pitch = np.arctan2(pose[:, 1, 2], pose[:, 2, 2])
+    roll = np.arctan2(pose[:, 0, 1], pose[:, 0, 0])
+    return np.stack([pitch, yaw, roll], 1)
+
+
 def _normalize(mean: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     """Symmetric, outer eye corners EYE_DISTANCE apart, centred."""
     flipped = mean[mirror] * [-1.0, 1.0, 1.0]
-    mean = (mean + flipped - [mean[:, 0].mean() + flipped[:, 0].mean(), 0, 0]) / 2
+    mean = (mean + flipped) / 2
     mean = mean * EYE_DISTANCE / np.linalg.norm(mean[33] - mean[263])
     return mean - [0, mean[:, 1].mean(), mean[:, 2].mean()]
