@@ -109,7 +109,7 @@ def test_unwrapping_samples_the_photo_and_leaves_out_what_is_hidden(
     labels = np.full((64, 64), 8)
     labels[:, :30] = 0  # hair
     control = control_points()
-    photo = albedo.FacePhoto(image, control, labels, eyes_open=False)
+    photo = albedo.FacePhoto(image, control, labels, eyes_open=False, lips_closed=True)
     unwrapped = albedo.unwrap_photos([photo], mesh)
     expected = np.stack([4 * control[:, 0], -4 * control[:, 1]], 1) / 255
     np.testing.assert_allclose(unwrapped.colors[0, :, :2], expected, atol=0.01)

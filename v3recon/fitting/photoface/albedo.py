@@ -23,6 +23,7 @@ from v3recon.geometry.spherical_harmonics import sh_basis
 
 SKIN_LABELS = (PART_NAMES.index("nose") + 1, PART_NAMES.index("skin") + 1)
 EYE_LABELS = (1, 2)
+LIP_LABELS = (6, 7)
 MIN_NORMAL_Z = 0.35
 """Surface seen at a flatter angle than this is not sampled (cosine to the camera's axis)."""
 ASYMMETRY = 0.5
@@ -73,12 +74,14 @@ class FacePhoto:
         control: [Vc, 3] fitted control vertices: pixels, x right, y up (minus the row), z nearer.
         mask_labels: [H, W] hand-made part labels, 0 = not face; None if there are none.
         eyes_open: whether sclera and iris are to be learned from this photo.
+        lips_closed: whether lips are to be learned from it (teeth shine between open ones).
     """
 
     image: np.ndarray
     control: np.ndarray
     mask_labels: np.ndarray | None
     eyes_open: bool
+    lips_closed: bool
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ def unwrap_photos(photos: Iterable[FacePhoto], mesh: AlbedoMesh) -> Unwrapped:
             weight = weight * (under > 0)
         if not photo.eyes_open:
             weight = weight * ~np.isin(mesh.labels, EYE_LABELS)
+        if not photo.lips_closed:
+            weight = weight * ~np.isin(mesh.labels, LIP_LABELS)
         colors.append(color.astype(np.float32))
         weights.append(weight.astype(np.float32))
         normals.append(soft.astype(np.float32))

@@ -24,7 +24,7 @@ SHARP_YAW, SHARP_PITCH, SOFT_YAW, SOFT_PITCH = 18.0, 16.0, 10.0, 12.0
 """Limits in degrees for photos that albedo is learned from."""
 SHARP_PIXELS = 85.0
 """Distance of the outer eye corners from which a photo counts as sharp, pixels."""
-_MIN_OPENING, _MAX_GAZE = 0.22, 0.1
+_MIN_OPENING, _MAX_GAZE, _MAX_LIP_GAP = 0.22, 0.1, 0.06
 _IRISES = (468, 473)
 _CHILDREN = 4
 
@@ -218,7 +218,9 @@ def _photos(faces: Sequence[TrainingFace]) -> Iterator[albedo.FacePhoto]:
         except ValueError:
             continue
         labels = _read_labels(face) if face.mask else None
-        yield albedo.FacePhoto(image, face.control, labels, _eyes_show(face.points))
+        yield albedo.FacePhoto(
+            image, face.control, labels, _eyes_show(face.points), _lips_touch(face.points)
+        )
 
 
 def _read_labels(face: TrainingFace) -> np.ndarray | None:
@@ -247,3 +249,9 @@ def _eyes_show(points: np.ndarray) -> bool:
         if abs((flat[iris] - flat[outer]) @ axis / length - 0.5) > _MAX_GAZE:
             return False
     return True
+
+
+def _lips_touch(points: np.ndarray) -> bool:
+    """Whether the gap between the lips is small beside the mouth's width."""
+    gap = np.linalg.norm(points[13, :2] - points[14, :2])
+    return bool(gap < _MAX_LIP_GAP * np.linalg.norm(points[61, :2] - points[291, :2]))
