@@ -23,6 +23,13 @@ Color = tuple[int, int, int]
 PANEL_SIZE = 224
 LANDMARK_COLOR = (40, 220, 70)
 
+_LANDMARK_TITLES = {
+    "ldm68": "68 landmarks",
+    "ldm106": "106 landmarks",
+    "ldm106_2d": "106, contour as seen",
+    "ldm134": "134 landmarks",
+}
+
 _FACE_SHARE = 0.62  # of a panel's side that the face takes when the photo is larger
 _GAP = 6  # pixels between panels
 _TITLE_HEIGHT = 20
@@ -130,16 +137,25 @@ def draw_landmarks(
         image: the picture.
         points: [N, 2] pixels of that picture; points that are not finite are left out.
         color: RGB 0…255.
-        radius: pixels; default suits the picture's size and the number of points.
+        radius: pixels; default suits the picture's size, smaller where dots would run together.
     """
     assert points.ndim == 2 and points.shape[1] == 2, points.shape
-    if radius is None:
-        radius = max(1.0, min(image.shape[:2]) / 224 * (1.9 if len(points) < 100 else 1.5))
     points = points[np.isfinite(points).all(1)]
+    if radius is None:
+        radius = max(1.0, min(1.9 * min(image.shape[:2]) / 224, 0.45 * _spacing(points)))
     outline = _discs(image.shape[:2], points, radius + _OUTLINE)[..., None]
     dots = _discs(image.shape[:2], points, radius)[..., None]
     drawn = image * (1 - 0.75 * outline)
     return np.round(drawn + dots * (np.array(color, np.float32) - drawn)).astype(np.uint8)
+
+
+def _spacing(points: Points) -> float:
+    """Usual distance from a point to the next one where they are dense; infinite for one point."""
+    if len(points) < 2:
+        return np.inf
+    distance = np.linalg.norm(points[:, None] - points, axis=-1)
+    np.fill_diagonal(distance, np.inf)
+    return float(np.quantile(distance.min(1), 0.3))
 
 
 def _discs(size: tuple[int, ...], points: Points, radius: float) -> npt.NDArray[np.float32]:
@@ -221,7 +237,7 @@ def reconstruction_panels(
     if textured is not None:
         panels.append(Panel("textured face", textured))
     for name, points in (landmarks or {}).items():
-        panels.append(Panel(name, draw_landmarks(image, points)))
+        panels.append(Panel(_LANDMARK_TITLES.get(name, name), draw_landmarks(image, points)))
     if labels is not None:
         panels.append(Panel("visible parts", overlay_labels(image, labels)))
     if part_bits is not None:
