@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,7 +29,9 @@ from v3recon.data.mesh_detection import (
     mediapipe_detector,
     stored_detector,
 )
+from v3recon.data.part_parser import load_parser, parse_record
 from v3recon.data.regions import prepare_face
+from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, LABELS_PSEUDO
 from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard, write_shard
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import fit_landmarks
@@ -69,6 +71,9 @@ class PrepareConfig:
     """Processes."""
     pseudo_labels: bool = True
     """Draw part labels from the detected contours where there is no hand-made mask."""
+    part_parser: Path | None = None
+    """Weights of the part parser (python -m v3recon.data.part_parser): labels instead of polygons
+    where there is no hand-made mask."""
     face_model: str = "photoface"
     """Face model to fit to every face: photoface, a path, or none to fit nothing."""
     limit: Annotated[int, tyro.conf.arg(metavar="N")] = 0
@@ -96,6 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         config = tyro.cli(PrepareConfig, args=argv, prog="v3recon prepare")
         entries = list_photos(config.photos, config.index)
         _make_detector(config)
+        if config.part_parser is not None:
+            load_parser(config.part_parser)
     except SystemExit as stop:  # tyro ends the program after --help or wrong usage
         return int(stop.code or 0)
     except ValueError as error:
@@ -166,6 +173,8 @@ def _plan(config: PrepareConfig, entries: list[PhotoEntry], sources: list[str]) 
 def _check_plan(config: PrepareConfig, entries: list[PhotoEntry]) -> None:
     """Refuse to mix two runs with different photos or options in one folder."""
     options = [config.size, config.shard_size, config.pseudo_labels]
+    if config.part_parser is not None:
+        options.append(hashlib.sha256(config.part_parser.read_bytes()).hexdigest())
     content = json.dumps([options, [asdict(entry) for entry in entries]])
     plan = {"plan": hashlib.sha256(content.encode()).hexdigest(), "photos": len(entries)}
     config.out.mkdir(parents=True, exist_ok=True)
@@ -209,7 +218,9 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Job]:
 def _prepare_shard(job: _Job) -> None:
     """Worker: one shard, from photos to a finished folder."""
     cv2.setNumThreads(1)
+    torch.set_num_threads(1)
     detector = _make_detector(job.config)
+    parser = None if job.config.part_parser is None else load_parser(job.config.part_parser)
     faces, skipped = [], []
     for entry in job.entries:
         try:
@@ -221,6 +232,10 @@ def _prepare_shard(job: _Job) -> None:
                 source=job.sources.index(entry.source),
                 pseudo_labels=job.config.pseudo_labels,
             )
+            if parser is not None and face.record.labels_source == LABELS_PSEUDO:
+                labels = parse_record(parser, face.record)
+                record = replace(face.record, labels=labels, labels_source=LABELS_PARSED)
+                face = replace(face, record=record)
             faces.append(face)
         except ValueError as error:
             skipped.append({"file": entry.file, "reason": str(error)})
@@ -261,11 +276,12 @@ def _make_detector(config: PrepareConfig) -> MeshDetector:
 def _report(shards: list[tuple[str, Shard]], photos: int) -> dict[str, Any]:
     skipped = [item for _, shard in shards for item in shard.skipped]
     by_split: Counter[str] = Counter()
-    hand = pseudo = points = meshes = 0
+    hand = pseudo = parsed = points = meshes = 0
     for split, shard in shards:
         by_split[split] += len(shard.names)
-        hand += int((shard.arrays["labels_source"] == 1).sum())
-        pseudo += int((shard.arrays["labels_source"] == 2).sum())
+        hand += int((shard.arrays["labels_source"] == LABELS_HAND).sum())
+        pseudo += int((shard.arrays["labels_source"] == LABELS_PSEUDO).sum())
+        parsed += int((shard.arrays["labels_source"] == LABELS_PARSED).sum())
         if shard.names:
             points += int(np.isfinite(shard.arrays["landmarks_68"][:, 30, 0]).sum())
             meshes += int(np.isfinite(shard.arrays["points"][:, 0, 0]).sum())
@@ -277,6 +293,7 @@ def _report(shards: list[tuple[str, Shard]], photos: int) -> dict[str, Any]:
         "with_hand_made_points": points,
         "with_hand_made_mask": hand,
         "with_polygon_labels": pseudo,
+        "with_parsed_labels": parsed,
         "reasons": dict(Counter(item["reason"] for item in skipped).most_common()),
         "skipped": skipped,
     }

@@ -37,7 +37,8 @@ from v3recon.data.profiling import (
     turn_sheet,
 )
 
-LABELS_NONE, LABELS_HAND, LABELS_PSEUDO = 0, 1, 2
+LABELS_NONE, LABELS_HAND, LABELS_PSEUDO, LABELS_PARSED = 0, 1, 2, 3
+"""No labels; hand-made ones; polygons of the detected contours; the part parser's."""
 JAW = slice(0, 17)
 JAW_YAW_LIMIT = np.radians(20.0)
 """Hand-made jaw points of faces turned further lie on the visible rim, not on the jaw."""
@@ -53,7 +54,7 @@ class FaceRecord:
             NaN when the face was not detected.
         landmarks_68: [68, 3] hand-made points, z from the mesh; NaN where there are none.
         labels: [H, W] uint8 part labels 0…8, or None.
-        labels_source: LABELS_NONE, LABELS_HAND or LABELS_PSEUDO.
+        labels_source: LABELS_NONE, LABELS_HAND, LABELS_PSEUDO or LABELS_PARSED.
         pose: [3] pitch, yaw, roll of the mesh, radians.
         source: number of the photo's source (`PreparedSet.sources`).
         name: file name of the photo.
@@ -106,7 +107,7 @@ class TrainingSample:
         landmarks_68: [68, 2] hand-made points, crop-224 pixels (0 where weight is 0).
         landmarks_weight: [68] 0…1.
         labels: [S, S] uint8 part labels over the crop, 0…8.
-        labels_source: 0 none, 1 hand-made, 2 polygons of the detected contours.
+        labels_source: 0 none, 1 hand-made, 2 polygons of the detected contours, 3 parsed.
         angle: [3] pitch, yaw, roll of the turned and mirrored mesh, radians.
         profiled: 1 if turned by profiling.
         source: number of the photo's source.
