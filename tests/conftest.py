@@ -31,3 +31,11 @@ def golden() -> dict[str, torch.Tensor]:
 def generator() -> torch.Generator:
     """A seeded source of randomness on the CPU."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def official_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up assets in the official format: 1,496 vertices, a random mbnetv3."""
+    from synthetic_assets import write_official_assets
+
+    return write_official_assets(tmp_path_factory.mktemp("assets"), networks=("mbnetv3",))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -40,16 +41,11 @@ def detect(
         ValueError: if the weights are missing or not this network's, or retinaface-pytorch is
             not installed.
     """
+    network = load_network(str(weights), device)
     padded, scale, offset = _letterbox(image_np)
-    normalized = (padded.astype(np.float32) - _MEAN) / _STD
-    # The padding is zero after the normalisation.
-    height, width = (round(side * scale) for side in image_np.shape[:2])
-    mask = np.zeros(padded.shape[:2], bool)
-    mask[offset[1] : offset[1] + height, offset[0] : offset[0] + width] = True
-    normalized[~mask] = 0
-    batch = torch.from_numpy(normalized).permute(2, 0, 1)[None].to(device)
+    batch = torch.from_numpy(padded).permute(2, 0, 1)[None].to(device)
     with torch.no_grad():
-        box_deltas, logits, point_deltas = load_network(str(weights), device)(batch)
+        box_deltas, logits, point_deltas = network(batch)
     scores = logits[0].softmax(-1)[:, 1]
     keep = scores > min_confidence
     anchors = make_anchors(INPUT_SIZE).to(device)[keep]
@@ -124,8 +120,6 @@ def make_network() -> nn.Module:
             "detector 'retinaface' needs retinaface-pytorch: pip install --no-deps "
             f"retinaface-pytorch; or use detector 'mtcnn' ({error})"
         ) from None
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an old name of an argument of torchvision's
         return RetinaFace(
@@ -138,13 +132,15 @@ def make_network() -> nn.Module:
 
 
 def _letterbox(image_np: np.ndarray) -> tuple[np.ndarray, float, tuple[int, int]]:
-    """The photo in the middle of a square of INPUT_SIZE, its scale and its left and top."""
+    """The normalised photo in the middle of a square of INPUT_SIZE, its scale, its left and top.
+
+    The padding is zero after the normalisation.
+    """
     scale = INPUT_SIZE / max(image_np.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image_np.shape[:2])
     kind = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image_np, (width, height), interpolation=kind)
     left, top = (INPUT_SIZE - width) // 2, (INPUT_SIZE - height) // 2
-    padded = np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8)
-    padded[top : top + height, left : left + width] = cv2.resize(
-        image_np, (width, height), interpolation=kind
-    )
+    padded = np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.float32)
+    padded[top : top + height, left : left + width] = (resized - _MEAN) / _STD
     return padded, scale, (left, top)
