@@ -21,6 +21,7 @@ from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface import part_votes
+from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.similarity import invert_affine_2d
 from v3recon.io.images import PHOTO_SUFFIXES
@@ -69,10 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detections",
         type=Path,
-        required=True,
-        help="npz of detected points: names [N] and pts [N, 468 or 478, 3] (v3recon "
-        "build-face-model writes one)",
+        help="npz of detected points: names [N] and pts [N, 468 or 478, 3], as v3recon "
+        "build-face-model keeps one; made beside --out where it is absent (needs MediaPipe)",
     )
+    parser.add_argument("--workers", type=int, default=2, help="processes that detect")
     parser.add_argument("--index", type=Path, help="index.csv, to vote with one split only")
     parser.add_argument("--split", default="train", help="with --index: the split that votes")
     parser.add_argument("--judge", help="with --index: the split to measure overlap on, e.g. val")
@@ -83,20 +84,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Vote, write the labels, print what was counted."""
     model = load_face_model(args.face_model)
-    detections = read_detections(args.detections)
     pairs = find_pairs(args.photos, args.masks)
     if args.judge and not args.index:
         raise ValueError("--judge needs --index, which says what split a photo belongs to")
     splits = read_splits(args.index) if args.index else {}
     voters = [pair for pair in pairs if not splits or splits.get(pair[0].stem) == args.split]
     voters = voters[: args.limit or None]
+    judges = [pair for pair in pairs if args.judge and splits.get(pair[0].stem) == args.judge]
+    detections = _detections(args, [pair[0].name for pair in voters + judges])
     labels, tally = vote(model, _fitted(voters, detections, model))
     write_labels(args.out, labels)
     print(f"votes of {tally}")
     for part, name in enumerate(PART_NAMES):
         print(f"  {name:15s} {int((labels == part + 1).sum()):6d} vertices")
     if args.judge:
-        judges = [pair for pair in pairs if splits.get(pair[0].stem) == args.judge]
         overlap, tally = judge(model, labels, _fitted(judges, detections, model))
         print(f"intersection over union on {tally}")
         for name, value in zip(PART_NAMES, overlap, strict=True):
@@ -183,6 +184,15 @@ def read_detections(path: Path) -> dict[str, np.ndarray]:
     if points.ndim != 3 or points.shape[1] < DETECTED or len(names) != len(points):
         raise ValueError(f"{path}: pts is {points.shape}, not ({len(names)}, {DETECTED}…, 3)")
     return {Path(str(name)).stem: row for name, row in zip(names, points, strict=True)}
+
+
+def _detections(args: argparse.Namespace, names: list[str]) -> dict[str, np.ndarray]:
+    """Known points, or those of a detector run over the photos."""
+    if args.detections is not None and args.detections.is_file():
+        return read_detections(args.detections)
+    cache = args.detections or args.out.with_suffix(".detections.npz")
+    found = detect_photos(args.photos, names, cache, args.workers)
+    return {Path(name).stem: row for name, row in zip(found.names, found.points, strict=True)}
 
 
 def _fitted(
