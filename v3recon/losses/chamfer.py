@@ -23,9 +23,26 @@ def _ones(points: Tensor, mask: Tensor | None) -> Tensor:
 
 def _matched(source: Tensor, target: Tensor, target_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Squared distance [B, N] of each source point to its nearest target point, and its index."""
-    _, index = nearest(source.detach(), target.detach(), target_mask)
+    index = _nearest_index(source.detach(), target.detach(), target_mask)
     chosen = target.gather(1, index[..., None].expand(-1, -1, target.shape[-1]))
     return ((source - chosen) ** 2).sum(-1), index
+
+
+def _nearest_index(source: Tensor, target: Tensor, target_mask: Tensor | None) -> Tensor:
+    if source.device.type != "cpu":
+        return nearest(source, target, target_mask)[1]
+    # Imported here: numba takes a second to load. On the CPU it saves the distance matrix.
+    from v3recon.losses.part_distribution_kernels import nearest_index
+
+    index = torch.zeros(source.shape[:2], dtype=torch.long)
+    mask = torch.ones(target.shape[:2], dtype=torch.bool) if target_mask is None else target_mask
+    nearest_index(
+        source.contiguous().numpy(),
+        target.to(source.dtype).contiguous().numpy(),
+        mask.bool().contiguous().numpy(),
+        index.numpy(),
+    )
+    return index
 
 
 def _mean(values: Tensor, mask: Tensor, present: Tensor) -> Tensor:

@@ -305,3 +305,20 @@ def face_losses(
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(work, range(len(points))))
     return loss, gradient
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def nearest_index(
+    source: np.ndarray, target: np.ndarray, target_mask: np.ndarray, index: np.ndarray
+) -> None:
+    """Index [B, N] of the nearest target [B, M, D] that is there, of each source [B, N, D]."""
+    for b in range(source.shape[0]):
+        for n in range(source.shape[1]):
+            best = np.inf
+            for m in range(target.shape[1]):
+                squared = 0.0
+                for axis in range(source.shape[2]):
+                    squared += (source[b, n, axis] - target[b, m, axis]) ** 2
+                if squared < best and target_mask[b, m]:
+                    best = squared
+                    index[b, n] = m
