@@ -1,0 +1,118 @@
+"""Options of `v3recon evaluate`; light to import, so that --help is quick."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateOptions:
+    """What all benchmarks share."""
+
+    weights: Path | None = None
+    """Checkpoint. Default: that of the assets, or the weights in the package."""
+    face_model: str | None = None
+    """photoface, bfm, or a file. Default: that of the assets, or PhotoFace."""
+    assets: Path | None = None
+    """Folder of official 3DDFA_V3 assets."""
+    device: str | None = None
+    """cpu, cuda, … Default: cuda where there is one, else cpu."""
+    crop: Literal["ground-truth", "detector"] = "ground-truth"
+    """Where the face is taken from: the annotation, or a detector that may not find it."""
+    detector: Literal["mtcnn", "retinaface"] = "mtcnn"
+    """Finds the faces with --crop detector; retinaface needs its weights among the assets."""
+    batch_size: int = 32
+    """Faces that go through the network together."""
+    passes: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Looks at each face; from the second on it is cropped around its own landmarks of the
+    previous one. 0: as the checkpoint says with --crop detector, else 1."""
+    json: Path | None = None
+    """File for all figures."""
+    worst: Path | None = None
+    """PNG file for a picture of the worst cases."""
+    worst_count: int = 24
+    """Faces in that picture."""
+    limit: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Only the first N photos in name order (0: all)."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers out of range."""
+        if self.batch_size < 1 or self.worst_count < 1:
+            raise ValueError("--batch-size and --worst-count must be at least 1")
+        if self.limit < 0 or not 0 <= self.passes <= 10:
+            raise ValueError("--limit must be at least 0 and --passes in 0…10")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LandmarkOptions(EvaluateOptions):
+    """Photos with hand-made iBUG 68 points: normalised mean error by box and by eye distance."""
+
+    root: Path
+    """Folder of photos, with .pts files beside them or an index.csv (file, split, landmarks)."""
+    index: Path | None = None
+    """CSV with columns file, split, landmarks. Default: index.csv in --root if there is one."""
+    split: Literal["all", "train", "val"] = "all"
+    """Rows of the index that are evaluated."""
+    predictions: Path | None = None
+    """Score these points, .npy (N, 2, 68) in name order, pixels of the .pts files (first pixel
+    1), NaN where no face was found, instead of running a network."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AflwOptions(EvaluateOptions):
+    """AFLW2000-3D: normalised mean error of 68 points in three yaw bins, and pose errors."""
+
+    root: Path
+    """Folder with .jpg and .mat files (pt3d_68, Pose_Para)."""
+    points: Path | None = None
+    """Other ground-truth points, e.g. the re-annotated ones: .npy (N, 2, 68) in name order of the
+    photos. Default: pt3d_68 of each .mat."""
+    predictions: Path | None = None
+    """Score these points, .npy (N, 2, 68) in name order, in the annotation's pixels, NaN where
+    no face was found, instead of running a network."""
+    first_pixel: Literal[0, 1] = 1
+    """Coordinate of the first pixel's centre in the annotations (Matlab's: 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartOptions(EvaluateOptions):
+    """CelebAMask-HQ label masks: intersection over union of the visible parts."""
+
+    images: Path
+    """Folder of photos."""
+    masks: Path
+    """Folder of palette or single-channel PNGs with classes 0 to 18, named as the photos are."""
+    index: Path | None = None
+    """CSV with columns file, split: only photos with the name of a row of --split are taken."""
+    split: Literal["all", "train", "val"] = "all"
+    """Rows of the index that are evaluated."""
+    sides: Literal["repair", "as-labelled"] = "repair"
+    """Some masks have left and right of eyes and brows exchanged: put right, or taken as is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProfiledOptions(EvaluateOptions):
+    """Prepared photos turned to 60 to 90 degrees of yaw: normalised mean error of 68 points."""
+
+    prepared: Path
+    """Folder that v3recon prepare has written."""
+    split: Literal["train", "val"] = "val"
+    """Which of its photos."""
+    yaw: tuple[float, float] = (60.0, 90.0)
+    """Range of |yaw| to which photos are turned, degrees."""
+    size: int = 320
+    """Side of the turned picture, 2.4 times the face's box, pixels."""
+    seed: int = 0
+    """Of the yaws."""
+    teacher: bool = False
+    """Also score MediaPipe's own points on the same pictures."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers out of range."""
+        super().__post_init__()
+        if not 0 <= self.yaw[0] <= self.yaw[1] <= 95 or self.size < 64:
+            raise ValueError("--yaw must be an increasing pair in 0…95, --size at least 64")
