@@ -202,7 +202,10 @@ def test_jaw_of_side_views_is_dropped_when_turned():
     turn = Turn(np.radians(80), 0.0)
     front = place_sample(make_record(yaw=5), Placement(), turn, 32)
     side = place_sample(make_record(yaw=30), Placement(), turn, 32)
-    assert front.landmarks_weight.all()
+    assert not front.landmarks_weight[9:17].any()  # the cheek that turned away
+    assert front.landmarks_weight[:9].all() and front.landmarks_weight[17:].all()
+    mirrored = place_sample(make_record(yaw=5), Placement(flip=True), turn, 32)
+    assert not mirrored.landmarks_weight[:8].any() and mirrored.landmarks_weight[8:].all()
     assert not side.landmarks_weight[:17].any() and side.landmarks_weight[17:].all()
 
 

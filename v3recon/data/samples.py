@@ -40,6 +40,8 @@ from v3recon.data.profiling import (
 LABELS_NONE, LABELS_HAND, LABELS_PSEUDO, LABELS_PARSED = 0, 1, 2, 3
 """No labels; hand-made ones; polygons of the detected contours; the part parser's."""
 JAW = slice(0, 17)
+FAR_JAW_LEFT, FAR_JAW_RIGHT = slice(0, 8), slice(9, 17)
+"""Jaw points left and right of the chin, as the viewer sees them."""
 JAW_YAW_LIMIT = np.radians(20.0)
 """Hand-made jaw points of faces turned further lie on the visible rim, not on the jaw."""
 
@@ -292,6 +294,8 @@ def _turned_points(
     turned, landmarks = turn_sheet(sheet, record.pose, turn.yaw, turn.pitch, landmarks)
     if abs(record.pose[1]) > JAW_YAW_LIMIT:
         weights[JAW] = 0
+    # The jaw that turns away would be annotated on the visible rim, where it no longer is.
+    weights[FAR_JAW_RIGHT if turn.yaw > 0 else FAR_JAW_LEFT] = 0
     return turned[: len(points)], landmarks, weights, sheet, turned
 
 
