@@ -107,7 +107,7 @@ def load_similarity_landmarks(path: str | Path) -> Tensor:
         raise ValueError(f"{path}: no such file; it is part of the official 3DDFA_V3 assets")
     try:
         file = loadmat(str(path), variable_names=["lm"])
-    except (MatReadError, ValueError, TypeError, OSError, NotImplementedError) as error:
+    except (MatReadError, ValueError, TypeError, IndexError, OSError, NotImplementedError) as error:
         raise ValueError(f"{path}: not a MATLAB 5 file ({error})") from None
     if "lm" not in file:
         raise ValueError(f"{path}: has no variable 'lm', expected 68 landmarks (68, 3)")
