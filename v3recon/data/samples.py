@@ -447,7 +447,11 @@ class ProfiledValidation(Dataset[TrainingSample]):
 
     def __getitem__(self, index: int) -> TrainingSample:
         record = self.records.record(self.indices[index])
-        yaw = float(record.pose[1])
+        return place_sample(record, Placement(), self.turn(index), self.size, self.indices[index])
+
+    def turn(self, index: int) -> Turn:
+        """How the photo of an index is turned."""
+        pose = self.records.record(self.indices[index]).pose
+        yaw = float(pose[1])
         side = np.sign(yaw) if abs(yaw) > np.radians(8.0) else self.sides[index]
-        turn = Turn(float(side * max(self.yaws[index], abs(yaw))), float(record.pose[0]))
-        return place_sample(record, Placement(), turn, self.size, self.indices[index])
+        return Turn(float(side * max(self.yaws[index], abs(yaw))), float(pose[0]))
