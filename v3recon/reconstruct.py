@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
 from v3recon.io.images import list_photos, read_image
@@ -23,27 +24,29 @@ MAX_PENDING_PIXELS = 8_000_000
 
 INTERRUPTED = 130
 
+REFERENCE_FLAGS = ("ldm106_2d", "seg_visible")
+"""Flags of 3DDFA_V3's program that are spelled with an underscore."""
+
 
 def parse_bool(text: str) -> bool:
     """A flag's value, in any case.
 
     Raises:
-        ValueError: if it is none of TRUE_WORDS and FALSE_WORDS.
+        argparse.ArgumentTypeError: if it is none of TRUE_WORDS and FALSE_WORDS.
     """
     word = text.lower()
     if word not in TRUE_WORDS + FALSE_WORDS:
-        raise ValueError(f"{text!r} is not one of 0, 1, true, false, yes, no")
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of 0, 1, true, false, yes, no")
     return word in TRUE_WORDS
 
 
-_FLAG = tyro.constructors.PrimitiveConstructorSpec(
-    nargs=1,
-    metavar="{0,1,true,false,yes,no}",
-    instance_from_str=lambda words: parse_bool(words[0]),
-    is_instance=lambda value: isinstance(value, bool),
-    str_from_instance=lambda value: [str(int(value))],
-)
-Flag = Annotated[bool, _FLAG]
+def _cli(text: str, *short: str, **how: Any) -> dict[str, Any]:
+    """How the command line reads a field: help, short flags, arguments of `add_argument`."""
+    return {"help": text, "short": short, "how": how}
+
+
+def _switch(text: str) -> dict[str, Any]:
+    return _cli(text, type=parse_bool, metavar="0|1")
 
 
 @dataclass(frozen=True)
@@ -51,53 +54,93 @@ class ReconstructConfig:
     """Reconstruct the faces of photos in 3D.
 
     Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy and NAME.json (values),
-    NAME.png (contact sheet) and OBJ meshes.
+    NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are on by default and also take true,
+    false, yes and no.
     """
 
-    inputpath: Annotated[tuple[Path, ...], tyro.conf.arg(aliases=["-i"])] = (Path("examples"),)
-    """Photos and folders of photos (searched recursively)."""
-    savepath: Annotated[Path, tyro.conf.arg(aliases=["-s"])] = Path("results")
-    """Folder for the results."""
-    device: str | None = None
-    """cpu, cuda, cuda:1, … Default: cuda where there is one, else cpu."""
-    iscrop: Flag = True
-    """Find and crop the faces; 0 = the photos are aligned 224 x 224 crops already."""
-    detector: Literal["mtcnn", "retinaface"] = "mtcnn"
-    """Finds the faces; retinaface needs its weights among the assets."""
-    ldm68: Flag = True
-    """68 landmarks."""
-    ldm106: Flag = True
-    """106 landmarks."""
-    ldm106_2d: Annotated[Flag, tyro.conf.arg(name="ldm106_2d")] = True
-    """106 landmarks with the contour on the visible outline."""
-    ldm134: Flag = True
-    """134 landmarks."""
-    seg: Flag = True
-    """Eight part masks."""
-    seg_visible: Annotated[Flag, tyro.conf.arg(name="seg_visible")] = True
-    """One label map of the visible parts."""
-    useTex: Flag = True
-    """OBJ with the face model's own colours."""
-    extractTex: Flag = True
-    """Texture from the photo: OBJ with vertex colours, and OBJ with uv and a texture picture."""
-    backbone: Literal["resnet50", "mbnetv3"] | None = None
-    """Network; default resnet50 with --assets, else that of the weights."""
-    assets: Path | None = None
-    """Folder of official 3DDFA_V3 assets. Default: PhotoFace and the weights in the package."""
-    face_model: str | None = None
-    """photoface, bfm, or a file, instead of that of the assets."""
-    weights: Path | None = None
-    """A checkpoint, instead of that of the assets."""
-    rasterizer: Literal["auto", "cpu", "torch", "nvdiffrast"] = "auto"
-    """Draws the meshes."""
-    max_faces: int | None = None
-    """Reconstruct only so many of the largest faces of a photo."""
-    min_confidence: float | None = None
-    """Lowest detection score, 0 to 1. Default: the detector's own."""
-    batch_size: int = 16
-    """Faces that go through the network together."""
-    texture_size: int = 1024
-    """Side of the texture picture, pixels."""
+    inputpath: tuple[Path, ...] = field(
+        default=(Path("examples"),),
+        metadata=_cli(
+            "photos and folders of photos, searched recursively (default: examples)",
+            "-i",
+            nargs="+",
+            type=Path,
+            metavar="PATH",
+        ),
+    )
+    savepath: Path = field(
+        default=Path("results"),
+        metadata=_cli("for the results (default: results)", "-s", type=Path, metavar="FOLDER"),
+    )
+    device: str | None = field(
+        default=None, metadata=_cli("cpu, cuda, cuda:1, … (default: cuda if there is one)")
+    )
+    iscrop: bool = field(
+        default=True, metadata=_switch("crop the faces; 0 = photos are 224 x 224 crops already")
+    )
+    detector: str = field(
+        default="mtcnn",
+        metadata=_cli(
+            "finds the faces; retinaface needs weights among the assets (default: mtcnn)",
+            choices=("mtcnn", "retinaface"),
+        ),
+    )
+    ldm68: bool = field(default=True, metadata=_switch("68 landmarks"))
+    ldm106: bool = field(default=True, metadata=_switch("106 landmarks"))
+    ldm106_2d: bool = field(
+        default=True, metadata=_switch("106 landmarks, the contour on the visible outline")
+    )
+    ldm134: bool = field(default=True, metadata=_switch("134 landmarks"))
+    seg: bool = field(default=True, metadata=_switch("eight part masks"))
+    seg_visible: bool = field(default=True, metadata=_switch("label map of the visible parts"))
+    useTex: bool = field(default=True, metadata=_switch("OBJ with the face model's own colours"))
+    extractTex: bool = field(
+        default=True,
+        metadata=_switch("the photo's texture: OBJ with vertex colours, OBJ with uv and PNG"),
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata=_cli(
+            "network (default: resnet50 with --assets, else that of the weights)",
+            choices=("resnet50", "mbnetv3"),
+        ),
+    )
+    assets: Path | None = field(
+        default=None,
+        metadata=_cli(
+            "official 3DDFA_V3 assets (default: PhotoFace and the weights in the package)",
+            type=Path,
+            metavar="FOLDER",
+        ),
+    )
+    face_model: str | None = field(
+        default=None, metadata=_cli("photoface, bfm, or a file, instead of the assets'")
+    )
+    weights: Path | None = field(
+        default=None, metadata=_cli("a checkpoint, instead of the assets'", type=Path)
+    )
+    rasterizer: str = field(
+        default="auto",
+        metadata=_cli(
+            "draws the meshes (default: auto)", choices=("auto", "cpu", "torch", "nvdiffrast")
+        ),
+    )
+    max_faces: int | None = field(
+        default=None,
+        metadata=_cli("only so many of a photo's largest faces", type=int, metavar="N"),
+    )
+    min_confidence: float | None = field(
+        default=None,
+        metadata=_cli("lowest detection score, 0 to 1", type=float, metavar="SCORE"),
+    )
+    batch_size: int = field(
+        default=16,
+        metadata=_cli("faces in the network together (default: 16)", type=int, metavar="N"),
+    )
+    texture_size: int = field(
+        default=1024,
+        metadata=_cli("side of the texture picture (default: 1024)", type=int, metavar="PIXELS"),
+    )
 
     def __post_init__(self) -> None:
         """Raise ValueError for numbers out of range."""
@@ -131,6 +174,33 @@ class Summary:
         return len(self.faces) + len(self.without_face) + len(self.failed)
 
 
+def parse_arguments(argv: list[str] | None = None) -> ReconstructConfig:
+    """The configuration of a command line.
+
+    Raises:
+        ValueError: for numbers out of range.
+        SystemExit: after --help, or with status 2 for flags that cannot be understood.
+    """
+    parser = argparse.ArgumentParser(
+        prog="v3recon reconstruct",
+        usage="v3recon reconstruct -i PATH [PATH …] -s FOLDER [options]",
+        description=inspect.getdoc(ReconstructConfig),
+        allow_abbrev=False,
+    )
+    for one in fields(ReconstructConfig):
+        # 3DDFA_V3's own flags have underscores, ours have hyphens; both are understood for all.
+        spellings = [f"--{one.name}", f"--{one.name.replace('_', '-')}"]
+        shown, hidden = spellings if one.name in REFERENCE_FLAGS else reversed(spellings)
+        options: dict[str, Any] = {"dest": one.name, **one.metadata["how"]}
+        parser.add_argument(
+            *one.metadata["short"], shown, default=one.default, help=one.metadata["help"], **options
+        )
+        if hidden != shown:
+            nothing = argparse.SUPPRESS
+            parser.add_argument(hidden, default=nothing, help=nothing, **options)
+    return ReconstructConfig(**vars(parser.parse_args(argv)))
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the program.
 
@@ -141,7 +211,7 @@ def main(argv: list[str] | None = None) -> int:
     started = time.perf_counter()
     summary = Summary()
     try:
-        config = tyro.cli(ReconstructConfig, args=argv, prog="v3recon reconstruct")
+        config = parse_arguments(argv)
         photos = list_photos(config.inputpath)
         make_folder(config.savepath)
         process = _load_processor(config, photos)
