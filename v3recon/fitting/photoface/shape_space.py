@@ -33,6 +33,7 @@ MIN_PHOTOS = 400
 """Fewer aligned photos cannot carry the modes."""
 
 _FLIP = np.array([-1.0, 1.0, 1.0], np.float32)
+_CORNER_SMOOTHING, _CORNER_RADIUS = 0.09, 0.22  # decimetres
 _PERSON_RELIABILITY = 0.35  # correlation of a mode between two photos of a person
 
 
@@ -156,7 +157,20 @@ def _identity_modes(
     odd, _ = principal_modes(asymmetric.reshape(flat), ASYMMETRIC_MODES)
     learned = np.concatenate([even, odd * np.sqrt(0.12 / _PERSON_RELIABILITY)], 1)
     smooth = smooth_modes(neutral, mirror, learned, SMOOTH_MODES, _keep_closed)
-    return np.concatenate([learned, smooth], 1).reshape(len(neutral), 3, -1)
+    modes = np.concatenate([learned, smooth], 1).reshape(len(neutral), 3, -1)
+    return _smooth_mouth_corners(modes, neutral)
+
+
+def _smooth_mouth_corners(modes: np.ndarray, neutral: np.ndarray) -> np.ndarray:
+    """The modes with smoother displacements at the mouth's corners.
+
+    The detector places the thin triangles there independently; random faces would fold.
+    """
+    squared = ((neutral[:, None] - neutral[None]) ** 2).sum(2)
+    kernel = np.exp(-squared / _CORNER_SMOOTHING**2)
+    kernel /= kernel.sum(1, keepdims=True)
+    share = np.exp(-squared[:, [61, 291]].min(1) / _CORNER_RADIUS**2)[:, None, None]
+    return (1 - share) * modes + share * np.tensordot(kernel, modes, 1)
 
 
 def _keep_closed(field: np.ndarray) -> np.ndarray:
