@@ -127,6 +127,7 @@ def test_prepare_refuses_to_mix_runs(folder, capsys):
     assert "other photos or options" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_as_one(folder):
     assert run(folder, "--shard-size", "2") == 0
     assert run(folder, "--shard-size", "2", "--workers", "2", out="two") == 0
@@ -284,3 +285,44 @@ def test_exchanged_sides_of_a_mask_are_repaired():
     np.testing.assert_array_equal(regions.repair_sides(one_eye, points), (labels == 1) * 1)
     empty = np.zeros_like(labels)
     np.testing.assert_array_equal(regions.repair_sides(empty, points), empty)
+
+
+def test_full_disk_leaves_no_half_shard(folder, monkeypatch, capsys):
+    def fail(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("v3recon.data.shards.np.save", fail)
+    assert run(folder) == 1
+    message = capsys.readouterr().err
+    assert "No space left" in message and "run the same command again" in message
+    assert not list((folder / "out/train").iterdir())
+    monkeypatch.undo()
+    assert run(folder) == 0
+
+
+@pytest.mark.needs_shared
+def test_real_photos_with_mediapipe(shared_dir, tmp_path):
+    pytest.importorskip("mediapipe")
+    lines = (shared_dir / "photos/index.csv").read_text().splitlines()
+    chosen = [
+        next(line for line in lines if f",{name}," in line)
+        for name in ("lfw", "helen", "celebamask")
+    ]
+    index = tmp_path / "index.csv"
+    index.write_text("\n".join([lines[0], *chosen]) + "\n")
+    argv = ["--photos", str(shared_dir / "photos"), "--index", str(index), "--workers", "1"]
+    assert prepare.main([*argv, "--out", str(tmp_path / "out"), "--face-model", "none"]) == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["faces"] == report["with_mesh"] == 3, report
+    assert report["with_hand_made_points"] == report["with_hand_made_mask"] == 1
+    records = PreparedSet(tmp_path / "out", *report["faces_by_split"])
+    for i in range(3):
+        record = records.record(i)
+        if record.has_landmarks:
+            error = np.linalg.norm(
+                (record.points[MESH.landmarks_68] - record.landmarks_68)[:, :2], axis=1
+            )
+            assert error.mean() / np.ptp(record.landmarks_68[:, 1]) < 0.06
+        if record.labels_source == 1:
+            x, y, _ = record.points[MESH.right_eye].mean(0).round().astype(int)
+            assert 1 in record.labels[y - 3 : y + 4, x - 3 : x + 4]

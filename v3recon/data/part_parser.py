@@ -259,7 +259,15 @@ def compare(parser: PartParser, records: PreparedSet) -> dict[str, list[float]]:
         polygons = polygon_labels(record.points, record.image.shape[0])
         rows["polygons"].append(part_iou(polygons, record.labels))
         rows["parser"].append(part_iou(parse_record(parser, record), record.labels))
-    return {key: np.nanmean(values, 0).round(4).tolist() for key, values in rows.items()}
+    return {key: _mean_known(np.stack(values)).round(4).tolist() for key, values in rows.items()}
+
+
+def _mean_known(values: np.ndarray) -> np.ndarray:
+    """Column means over the numbers; NaN where a column has none."""
+    known = np.isfinite(values)
+    count = known.sum(0)
+    total = np.where(known, values, 0).sum(0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 from collections import Counter
@@ -204,7 +205,9 @@ def _run(jobs: list[_Job], workers: int) -> Iterator[_Job]:
             _prepare_shard(job)
             yield job
         return
-    with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
+    # Spawned, not forked: detectors hold threads, which a fork would copy in a locked state.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context) as pool:
         futures = {pool.submit(_prepare_shard, job): job for job in jobs}
         try:
             for future in as_completed(futures):
