@@ -174,6 +174,12 @@ def _turned(look: Look, pitch: float, yaw: float) -> dict[str, Tensor]:
     return {"angle": angle[0], "trans": middle - middle @ euler_to_matrix(angle)[0]}
 
 
+def _sizes(model: LinearFaceModel) -> dict[str, int]:
+    """Number of coefficients of each block."""
+    id_size, exp_size, alb_size = model.sizes
+    return {"id": id_size, "exp": exp_size, "alb": alb_size}
+
+
 def _mean_sheet(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
     albedo = look.model.albedo(torch.zeros(1, look.model.sizes[2]))[0]
     panels = []
@@ -186,7 +192,7 @@ def _mean_sheet(look: Look, modes: int, count: int, generator: torch.Generator) 
 
 def _mode_sheet(block: str, yaw: float) -> Callable[..., list[Panel]]:
     def draw(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
-        size = dict(zip(("id", "exp", "alb"), look.model.sizes, strict=True))[block]
+        size = _sizes(look.model)[block]
         panels = []
         for mode in range(min(modes, size)):
             for value in (-MODE_SIZE, MODE_SIZE):
@@ -204,7 +210,7 @@ def _mode_sheet(block: str, yaw: float) -> Callable[..., list[Panel]]:
 
 def _random_sheet(blocks: tuple[str, ...], yaw: float) -> Callable[..., list[Panel]]:
     def draw(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
-        sizes = dict(zip(("id", "exp", "alb"), look.model.sizes, strict=True))
+        sizes = _sizes(look.model)
         panels = []
         for number in range(count):
             vectors = {name: torch.randn(sizes[name], generator=generator) for name in blocks}

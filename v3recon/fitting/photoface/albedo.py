@@ -454,7 +454,8 @@ def _smoother(faces: np.ndarray) -> sparse.csr_matrix:
     graph = sparse.csr_matrix((np.ones(len(both)), both.T), shape=(count, count))
     graph.data[:] = 1
     graph = graph + sparse.identity(count)
-    return (sparse.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph).tocsr()
+    degree = np.asarray(graph.sum(1)).ravel()
+    return sparse.csr_matrix(sparse.diags(1 / degree) @ graph)
 
 
 def _soft_normals(normals: np.ndarray, smoother: sparse.csr_matrix) -> np.ndarray:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import sparse
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from v3recon.fitting.photoface import topology
 
@@ -225,7 +225,7 @@ class _Picker:
         self, vertices: np.ndarray, mirror: np.ndarray, operator: sparse.csr_matrix
     ) -> None:
         self._vertices = vertices
-        self._tree = cKDTree(vertices)
+        self._tree = KDTree(vertices)
         self._mirror = mirror
         self._operator = operator
 
@@ -247,7 +247,7 @@ class _Picker:
         known[list(line)] = 1
         on_line = np.flatnonzero(self._operator @ known > 1 - 1e-9)
         wanted = resample(self._vertices[list(line)], count)
-        _, nearest = cKDTree(self._vertices[on_line]).query(wanted)
+        _, nearest = KDTree(self._vertices[on_line]).query(wanted)
         return on_line[nearest]
 
     def image(self, index: np.ndarray) -> np.ndarray:
@@ -377,7 +377,7 @@ def _contour_lines(
     share = (vertices[contour[:16], 1] - chin[1]) / (vertices[contour[0], 1] - chin[1])
     ends = np.zeros((16, 2))
     ends[:, 1] = lip[1] + share * (bridge[1] - lip[1])
-    tree = cKDTree(vertices[:, :2])
+    tree = KDTree(vertices[:, :2])
     taken = np.zeros(len(vertices), bool)
     taken[contour] = True
     taken[mirror == np.arange(len(mirror))] = True  # the midline belongs to neither side

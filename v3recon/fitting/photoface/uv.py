@@ -131,11 +131,11 @@ def _solve(weights: sparse.csr_matrix, outline: np.ndarray, border: np.ndarray) 
     total = np.asarray(weights.sum(1)).ravel()
     inner = np.setdiff1d(np.arange(count), outline)
     normalized = sparse.diags(1 / total) @ weights
-    system = (sparse.identity(count) - normalized).tocsr()[inner]
+    system = sparse.csr_matrix(sparse.identity(count) - normalized)[inner]
     result = np.zeros((count, 2))
     result[outline] = border
     right = -(system[:, outline] @ border)
-    result[inner] = spsolve(system[:, inner].tocsc(), right)
+    result[inner] = np.asarray(spsolve(system[:, inner].tocsc(), right))
     return result
 
 
