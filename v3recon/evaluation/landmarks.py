@@ -39,7 +39,7 @@ from v3recon.evaluation.report import (
     Report,
     Table,
     WorstCases,
-    landmark_panel,
+    landmark_panels,
     percent,
 )
 from v3recon.face_models.bfm import five_points
@@ -313,7 +313,7 @@ def _keep(
         scored.failed.append((item, outcome.failure))
         if image is not None:
             title = f"failed: {Path(item.name).name}"
-            worst.add(math.inf, lambda: landmark_panel(title, image, item.points.numpy(), None))
+            worst.add(math.inf, lambda: landmark_panels(title, image, item.points.numpy(), None))
         return
     fixed, marched = (points.double().cpu() for points in landmarks_68_of(face))
     scored.items.append(item)
@@ -325,7 +325,7 @@ def _keep(
     error = float(normalized_mean_error(shown[None], target, box_size(target)))
     if image is not None:
         title = f"{100 * error:.1f} % {Path(item.name).name}"
-        worst.add(error, lambda: landmark_panel(title, image, item.points.numpy(), shown.numpy()))
+        worst.add(error, lambda: landmark_panels(title, image, item.points.numpy(), shown.numpy()))
 
 
 def _summarize(

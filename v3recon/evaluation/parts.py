@@ -26,7 +26,7 @@ from v3recon.evaluation.predict import (
     one_line,
     predict_cases,
 )
-from v3recon.evaluation.report import Report, Table, WorstCases, parts_panel, percent
+from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.images import list_photos, read_image
 from v3recon.pipeline import Reconstruction
@@ -276,12 +276,12 @@ def _keep(
     if image is not None:
         mean = float(values[:SKIN].nanmean())
         badness = -math.inf if math.isnan(mean) else 1 - mean
-        title = f"IoU {100 * mean:.0f} % {Path(item.name).name}"
+        title = f"{100 * mean:.0f} % {Path(item.name).name}"
         map_size = (target.shape[1], target.shape[0])
 
-        def draw() -> Panel:
+        def draw() -> list[Panel]:
             small = np.asarray(cv2.resize(image, map_size, interpolation=cv2.INTER_AREA), np.uint8)
-            return parts_panel(title, small, target, None if labels is None else labels.numpy())
+            return parts_panels(title, small, target, None if labels is None else labels.numpy())
 
         worst.add(badness, draw)
 
@@ -290,9 +290,11 @@ def _summarize(report: Report, overlaps: Overlaps, items: Sequence[Masked]) -> N
     """Tables and figures of all photos."""
     values = torch.stack(overlaps.values) if overlaps.values else torch.zeros(0, 8)
     found = torch.tensor(overlaps.found, dtype=torch.bool)
-    parts = dict(zip(PART_NAMES, values.nanmean(0).tolist(), strict=True))
+    parts: dict[str, float] = dict(zip(PART_NAMES, values.nanmean(0).tolist(), strict=True))
     counts = (~values.isnan()).sum(0).tolist()
-    parts_found = dict(zip(PART_NAMES, values[found].nanmean(0).tolist(), strict=True))
+    parts_found: dict[str, float] = dict(
+        zip(PART_NAMES, values[found].nanmean(0).tolist(), strict=True)
+    )
     groups = {group: _group(parts, names) for group, names in PART_GROUPS.items()}
     groups_found = {group: _group(parts_found, names) for group, names in PART_GROUPS.items()}
     seven = _group(parts, PART_NAMES[:SKIN])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from v3recon.io.images import write_png
@@ -18,7 +19,6 @@ from v3recon.io.results import write_json
 from v3recon.visualize import (
     Panel,
     contact_sheet,
-    draw_landmarks,
     overlay_labels,
     panel_image,
     panel_labels,
@@ -30,7 +30,11 @@ MAX_LISTED = 20
 """Names that are printed for each reason; the JSON file has all."""
 TRUTH_COLOR = (40, 220, 70)
 PREDICTION_COLOR = (255, 70, 60)
-PANEL = 192
+LINE_COLOR = (250, 220, 60)
+PANEL = 256
+"""Side of one picture, pixels."""
+
+_FIXED_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -121,31 +125,32 @@ class WorstCases:
     """Keeps the pictures of the worst faces seen so far."""
 
     def __init__(self, count: int) -> None:
-        """Keep `count` pictures; 0 keeps none."""
+        """Keep the pictures of `count` faces; 0 keeps none."""
         self.count = count
-        self._heap: list[tuple[float, int, Panel]] = []
+        self._heap: list[tuple[float, int, list[Panel]]] = []
         self._order = itertools.count()
 
-    def add(self, badness: float, panel: Callable[[], Panel]) -> None:
-        """Offer a face; its picture is drawn only if it is among the worst."""
+    def add(self, badness: float, draw: Callable[[], list[Panel]]) -> None:
+        """Offer a face; its pictures are drawn only if it is among the worst."""
         if not self.count or (len(self._heap) == self.count and badness <= self._heap[0][0]):
             return
         push = heapq.heappush if len(self._heap) < self.count else heapq.heapreplace
-        push(self._heap, (badness, next(self._order), panel()))
+        push(self._heap, (badness, next(self._order), draw()))
 
     def write(self, path: Path) -> bool:
         """Write the picture, the worst first; False if there is nothing to show."""
         if not self._heap:
             return False
-        panels = [panel for _, _, panel in sorted(self._heap, key=lambda item: -item[0])]
-        write_png(path, contact_sheet(panels, columns=6, panel_size=PANEL))
+        cases = [panels for _, _, panels in sorted(self._heap, key=lambda item: -item[0])]
+        sheet = contact_sheet([panel for case in cases for panel in case], 6, PANEL)
+        write_png(path, sheet)
         return True
 
 
-def landmark_panel(
+def landmark_panels(
     title: str, image: np.ndarray, target: np.ndarray, points: np.ndarray | None
-) -> Panel:
-    """A face with its ground-truth points in green and predicted ones in red.
+) -> list[Panel]:
+    """A face with its ground-truth points in green, predicted ones in red and lines between.
 
     Args:
         title: over the picture.
@@ -154,20 +159,26 @@ def landmark_panel(
         points: [N, 2] photo pixels; None where the face was not found.
     """
     matrix = panel_matrix(target, (image.shape[0], image.shape[1]), PANEL)
-    picture = panel_image(image, matrix, PANEL)
-    picture = draw_landmarks(picture, to_panel(target, matrix), TRUTH_COLOR, 1.3)
+    picture = panel_image(image, matrix, PANEL).copy()
+    marks: list[tuple[np.ndarray, tuple[int, int, int]]] = [(target, TRUTH_COLOR)]
     if points is not None:
-        picture = draw_landmarks(picture, to_panel(points, matrix), PREDICTION_COLOR, 1.3)
-    return Panel(title, picture)
+        marks.append((points, PREDICTION_COLOR))
+        ends = [_fixed_point(to_panel(one, matrix)) for one in (target, points)]
+        for start, end in zip(*ends, strict=True):
+            cv2.line(picture, start, end, LINE_COLOR, 1, cv2.LINE_AA, shift=_FIXED_BITS)
+    for one, color in marks:
+        for center in _fixed_point(to_panel(one, matrix)):
+            cv2.circle(picture, center, 1 << _FIXED_BITS, color, -1, cv2.LINE_AA, _FIXED_BITS)
+    return [Panel(_short(title), picture)]
 
 
-def parts_panel(
+def parts_panels(
     title: str, image: np.ndarray, target: np.ndarray, labels: np.ndarray | None
-) -> Panel:
-    """A face with its hand-made parts beside the predicted ones.
+) -> list[Panel]:
+    """A face with its hand-made parts, and with the predicted ones.
 
     Args:
-        title: over the picture.
+        title: over the first picture.
         image: [H, W, 3] the photo, or a copy of the masks' size.
         target: [H, W] labels 0…8.
         labels: [H, W] labels 0…8; None where the face was not found.
@@ -176,10 +187,13 @@ def parts_panel(
     places = np.stack([columns, rows], 1).astype(float)
     matrix = panel_matrix(places, (image.shape[0], image.shape[1]), PANEL)
     picture = panel_image(image, matrix, PANEL)
-    shown = []
-    for one in (target, np.zeros_like(target) if labels is None else labels):
-        shown.append(overlay_labels(picture, panel_labels(one.astype(np.uint8), matrix, PANEL)))
-    return Panel(title, np.concatenate(shown, 1))
+    panels = []
+    for name, one in ((_short(title), target), ("predicted", labels)):
+        shown = np.zeros((PANEL, PANEL), np.uint8)
+        if one is not None:
+            shown = panel_labels(one.astype(np.uint8), matrix, PANEL)
+        panels.append(Panel(name, overlay_labels(picture, shown)))
+    return panels
 
 
 def percent(value: float, places: int = 2) -> str:
@@ -203,6 +217,17 @@ def _grouped(items: Sequence[tuple[str, str]]) -> str:
         more = ", …" if count > MAX_LISTED else ""
         lines.append(f"  {count}  {reason}: {shown}{more}")
     return "\n".join(lines)
+
+
+def _short(title: str, length: int = 38) -> str:
+    """A title that stays over its picture."""
+    return title if len(title) <= length else f"{title[: length - 3]}..."
+
+
+def _fixed_point(points: np.ndarray) -> list[tuple[int, int]]:
+    """Points [N, 2] in OpenCV's fixed-point pixels."""
+    limited = np.clip(points, -1000, 1000 + PANEL)  # far away is off the picture anyway
+    return [(int(x), int(y)) for x, y in np.round(limited * (1 << _FIXED_BITS))]
 
 
 def _finite(value: Any) -> Any:
