@@ -399,6 +399,7 @@ def run(
     steps: int,
     watch: tuple[int, ...],
     only: list[str],
+    record: Callable[[dict], object],
 ) -> dict[str, dict]:
     results: dict[str, dict] = {}
     tune_start, test_start = wrong_starts(len(tune), 1), wrong_starts(len(test), 2)
@@ -448,6 +449,7 @@ def run(
         }
         note = f"{variant}, rate {rate:g}, prior {prior:g}, {time.process_time() - begin:.0f} s"
         print_row(name, results[name], note)
+        record(results)
     return results
 
 
@@ -462,11 +464,11 @@ def print_row(name: str, row: dict, note: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, required=True, help="folder with index.csv")
-    parser.add_argument("--faces", type=int, default=60)
+    parser.add_argument("--faces", type=int, default=54)
     parser.add_argument("--tuning-faces", type=int, default=6)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", nargs="*", default=[], help="names of losses")
-    parser.add_argument("--watch", type=int, nargs="*", default=[10, 30])
+    parser.add_argument("--watch", type=int, nargs="*", default=[30])
     parser.add_argument("--face-model", default="photoface")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -477,9 +479,13 @@ def main() -> None:
     test = load_targets(options.photos, test_names, mesh)
     print(f"{len(test)} faces ({len(tune)} others for tuning), {options.steps} steps, IoU in %")
     print(f"{'':22s} " + " ".join(f"{n[:5]:>5s}" for n in PART_NAMES) + " | mean7 mean8")
-    results = run(LOSSES, mesh, tune, test, options.steps, tuple(options.watch), options.only)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1))
+
+    def record(results: dict) -> None:
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=1))
+
+    watch = tuple(options.watch)
+    run(LOSSES, mesh, tune, test, options.steps, watch, options.only, record)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from v3recon.losses import photometric
 from v3recon.losses.perceptual import align_faces, perceptual_loss
-from v3recon.losses.photometric import photometric_loss
+from v3recon.losses.photometric import photometric_loss, rgb_to_ycbcr, skin_attention
 from v3recon.losses.position_map import position_map_loss, position_map_weights
 
 
@@ -87,3 +89,38 @@ def test_position_map(generator):
     assert torch.autograd.gradcheck(
         lambda p: position_map_loss(p, target, weights), predicted.requires_grad_()
     )
+
+
+def test_skin_attention_tells_skin_from_grass_sky_and_shadow():
+    skin = torch.tensor([[0.87, 0.67, 0.57], [0.55, 0.38, 0.29], [0.38, 0.25, 0.19]])
+    other = torch.tensor([[0.3, 0.6, 0.2], [0.4, 0.6, 0.9], [0.02, 0.02, 0.02], [1.0, 1.0, 1.0]])
+    attention = skin_attention(torch.cat([skin, other]).T[None, :, :, None])
+    assert attention.shape == (1, 1, 7, 1)
+    assert (attention[0, 0, :3] > 0.6).all() and (attention[0, 0, 3:] < 0.2).all()
+
+
+def test_skin_attention_is_the_posterior_of_the_mixtures(generator):
+    """Against densities written out with numpy."""
+    image = torch.rand(1, 3, 2, 2, generator=generator, dtype=torch.float64)
+    pixels = rgb_to_ycbcr(image)[0].flatten(1).T.numpy()
+
+    def density(mixture):
+        total = 0.0
+        for weight, mean, (a, b, c, d, e, f) in mixture:
+            covariance = np.array([[a, b, c], [b, d, e], [c, e, f]])
+            offset = pixels - np.array(mean)
+            power = np.einsum("ni,ij,nj->n", offset, np.linalg.inv(covariance), offset)
+            total = total + weight * np.exp(-power / 2) / np.sqrt(np.linalg.det(covariance))
+        return total
+
+    skin, other = 0.3 * density(photometric._SKIN), 0.7 * density(photometric._OTHER)
+    attention = skin_attention(image, prior=0.3)
+    np.testing.assert_allclose(attention.flatten().numpy(), skin / (skin + other), rtol=1e-8)
+
+
+def test_ycbcr_of_pure_colors():
+    colors = torch.eye(3).T[None, :, :, None]
+    expected = torch.tensor(
+        [[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5, -0.4187, -0.0813]]
+    )
+    torch.testing.assert_close(rgb_to_ycbcr(colors)[0, :, :, 0], expected, atol=1e-4, rtol=0)
