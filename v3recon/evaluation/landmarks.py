@@ -24,9 +24,8 @@ from v3recon.evaluation.nme import (
     inter_ocular_distance,
     normalized_mean_error,
 )
-from v3recon.evaluation.options import LandmarkOptions
+from v3recon.evaluation.options import EvaluateOptions, LandmarkOptions
 from v3recon.evaluation.predict import (
-    DETECTION_FAILED,
     Case,
     FacePlace,
     Outcome,
@@ -36,6 +35,7 @@ from v3recon.evaluation.predict import (
     predict_cases,
 )
 from v3recon.evaluation.report import (
+    NO_FACE,
     Report,
     Table,
     WorstCases,
@@ -122,7 +122,7 @@ def evaluate_landmarks(options: LandmarkOptions) -> tuple[Report, WorstCases]:
 
 
 def predict_landmarks(
-    items: Sequence[Annotated], options: LandmarkOptions, worst: WorstCases, headline: str
+    items: Sequence[Annotated], options: EvaluateOptions, worst: WorstCases, headline: str
 ) -> Scored:
     """Run the network on every annotated photo.
 
@@ -173,7 +173,7 @@ def score_predictions(items: Sequence[Annotated], points: np.ndarray, first_pixe
     scored = Scored(points={GIVEN: []})
     for item, one in zip(items, torch.from_numpy(points - first_pixel), strict=True):
         if not bool(one.isfinite().all()):
-            scored.failed.append((item, DETECTION_FAILED))
+            scored.failed.append((item, NO_FACE))
             continue
         scored.items.append(item)
         scored.points[GIVEN].append(one)

@@ -19,13 +19,13 @@ from v3recon.detection.crop import (
 )
 from v3recon.detection.detect import detect_faces
 from v3recon.evaluation.options import EvaluateOptions
+from v3recon.evaluation.report import NO_FACE
 from v3recon.face_models.landmarks import CONTOUR_68
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.types import Detection
 
 MIN_OVERLAP = 0.2
 """Least IoU of a detected face's landmark square with the annotated one to be the same face."""
-DETECTION_FAILED = "no face found"
 
 
 @dataclass(frozen=True)
@@ -111,10 +111,12 @@ def predict_cases(
                 image = case.read()
                 crop = _crop(reconstructor, case, image, by_detector)
             except Exception as error:  # one photo must not end the others
-                outcomes[case.number] = Outcome(case, image, None, one_line(error))
+                outcomes[case.number] = Outcome(
+                    case, image, None, f"not finished: {one_line(error)}"
+                )
                 continue
             if crop is None:
-                outcomes[case.number] = Outcome(case, image, None, DETECTION_FAILED)
+                outcomes[case.number] = Outcome(case, image, None, NO_FACE)
             else:
                 waiting.append((case, image, crop))
         for outcome in _reconstruct(reconstructor, waiting, passes):

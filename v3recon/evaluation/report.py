@@ -26,6 +26,8 @@ from v3recon.visualize import (
     to_panel,
 )
 
+NO_FACE = "no face found"
+"""Reason of a failure that is a result of the detector, not an error."""
 MAX_LISTED = 20
 """Names that are printed for each reason; the JSON file has all."""
 TRUTH_COLOR = (40, 220, 70)
@@ -87,7 +89,7 @@ class Report:
 
         A face that the detector did not find is a result, not an error.
         """
-        crashed = any(reason.startswith("not finished") for _, reason in self.failures)
+        crashed = any(reason != NO_FACE for _, reason in self.failures)
         return 1 if self.unusable or crashed else 0
 
     def __str__(self) -> str:
