@@ -166,10 +166,11 @@ class TrainingBatch:
 
 @dataclass(frozen=True)
 class Turn:
-    """New yaw and pitch of a profiled face, radians."""
+    """New yaw and pitch of a profiled face, radians, and depth of the background rings."""
 
     yaw: float
     pitch: float
+    push: float = 0.85
 
 
 def draw_turn(pose: np.ndarray, rng: np.random.Generator, settings: AugmentSettings) -> Turn | None:
@@ -183,6 +184,7 @@ def draw_turn(pose: np.ndarray, rng: np.random.Generator, settings: AugmentSetti
     return Turn(
         yaw=float(side * rng.uniform(low, np.radians(settings.max_yaw))),
         pitch=float(pitch + np.radians(sigma) * np.clip(rng.standard_normal(), -2.5, 2.5)),
+        push=float(rng.uniform(0.6, 1.1)),
     )
 
 
@@ -289,7 +291,7 @@ def _turned_points(
     weights = np.isfinite(landmarks[:, 0]).astype(np.float64)
     if turn is None:
         return points, landmarks, weights, points, points
-    sheet = build_sheet(points)
+    sheet = build_sheet(points, turn.push)
     # Hand-made points ride on the sheet as additional rigid points of the face.
     turned, landmarks = turn_sheet(sheet, record.pose, turn.yaw, turn.pitch, landmarks)
     if abs(record.pose[1]) > JAW_YAW_LIMIT:
