@@ -25,6 +25,7 @@ from v3recon.products import (
 )
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image, render_shape
+from v3recon.segmentation import segment_part_bits, segment_visible
 from v3recon.uv.bake import sample_uv, uv_layout
 from v3recon.visualize import (
     PANEL_SIZE,
@@ -217,9 +218,12 @@ def draw_sheet(
         textured, _ = render_image(appearance.colors, fragments, faces)
     drawn = mask[0, 0].cpu().numpy() > 0
     labels, bits = None, None
-    if segmentation is not None and choice.seg_visible:
+    if segmentation is not None and matrix[0, 0] > 1:  # enlarged: drawn again, to be sharp
+        arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
+        labels = segment_visible(*arguments)[0].cpu().numpy()
+        bits = segment_part_bits(*arguments)[0].cpu().numpy()
+    elif segmentation is not None:
         labels = panel_labels(segmentation.labels, matrix)
-    if segmentation is not None and choice.seg:
         bits = panel_labels(segmentation.part_bits, matrix)
     panels = reconstruction_panels(
         panel,
@@ -229,8 +233,8 @@ def draw_sheet(
             key: to_panel(_array(getattr(face, LANDMARK_SETS[key])), matrix)
             for key in choice.landmarks
         },
-        labels=labels,
-        part_bits=bits,
+        labels=labels if choice.seg_visible else None,
+        part_bits=bits if choice.seg else None,
     )
     return contact_sheet(panels)
 
