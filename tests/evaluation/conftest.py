@@ -4,15 +4,33 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
+from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera, project
 from v3recon.networks.checkpoints import save_checkpoint
 from v3recon.networks.regressor import Regressor
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
+
+
+def _centered(model: LinearFaceModel) -> torch.Tensor:
+    """Translation [3] that puts the mean face where the crop rule puts a photo's face."""
+    camera = Camera()
+    id_size, exp_size, _ = model.sizes
+    mean = model.vertices(torch.zeros(1, id_size), torch.zeros(1, exp_size))[0]
+    points = mean[model.landmarks_68]
+    trans = torch.zeros(3)
+    for _ in range(20):
+        drawn = project(points + trans, camera)
+        low, high = drawn.amin(0), drawn.amax(0)
+        depth = camera.distance - trans[2]
+        away = (camera.image_size - 1) / 2 - (low + high) / 2
+        trans[:2] += away * torch.tensor([1, -1]) * depth / camera.focal
+        trans[2] += depth * (1 - (high - low).max() * 1.414 / camera.image_size)
+    return trans
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +38,13 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     model = load_face_model("photoface")
     path = tmp_path_factory.mktemp("weights") / "random.pth"
+    regressor = Regressor("mbnetv3", model.sizes, 64, "6d")
+    trans = _centered(model)
+    regressor.final_layers[5].bias.data[:] = trans[:2]
+    regressor.final_layers[6].bias.data[:] = trans[2:]
     save_checkpoint(
         path,
-        Regressor("mbnetv3", model.sizes, 64, "6d"),
+        regressor,
         face_model=model,
         crop_rule={"name": "box", "scale": 1.414},
     )
@@ -33,9 +55,3 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def example_photo() -> Path:
     """A portrait that may be redistributed; the face is at about (224, 110), 130 pixels wide."""
     return EXAMPLE
-
-
-def write_pts(path: Path, points: np.ndarray) -> None:
-    """Points [N, 2] with the first pixel at 0 as a 300-W file, whose first pixel is 1."""
-    rows = "\n".join(f"{x:.6f} {y:.6f}" for x, y in points + 1)
-    path.write_text(f"version: 1\nn_points: {len(points)}\n{{\n{rows}\n}}\n")
