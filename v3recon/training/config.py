@@ -139,6 +139,14 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         "detected meshes and hand-made points only: the first stage of a staged run",
         TrainConfig(prepared=_NONE, out=Path("runs/vertices"), weights=_VERTICES, decay=0.0),
     ),
+    "parameters": (
+        "3DDFA's way: weighted parameters, then vertices; needs a set prepared with fits",
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/parameters"),
+            weights=TermWeights(points=0.0, depth=0.0, wpdc=1.0, vdc=1e-2),
+        ),
+    ),
     "refine": (
         "second stage: part masks and colours, from the weights of a first stage",
         TrainConfig(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from v3recon.data.fit_coefficients import target_coeffs
 from v3recon.data.part_targets import (
     PartTargets,
     cut_forehead,
@@ -25,6 +26,12 @@ from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.geometry.spherical_harmonics import irradiance
 from v3recon.losses.landmark import gather_landmarks, march_contour_index
+from v3recon.losses.parameter_distance import (
+    AFFINE_SIZE,
+    vdc_loss,
+    weighted_parameter_loss,
+    wpdc_weights_fast,
+)
 from v3recon.losses.part_distribution import (
     above_brows,
     part_distribution_loss,
@@ -35,6 +42,10 @@ from v3recon.types import FaceCoeffs
 
 DETECTOR_POINTS = 468
 """PhotoFace keeps the detector's points as its first vertices."""
+AFFINE_DEVIATION = 20.0
+"""Pixels (a decimetre, for the linear part) by which WPDC's affine parameters are divided."""
+MARKED_TRUST = 0.3
+"""Weight of detected points on photos with hand-made points or masks, which know better."""
 PART_POINTS = 256
 """Most vertices of one part that the part loss sees (see `part_index_sets`)."""
 SKIN_LABEL = 8
@@ -174,6 +185,8 @@ def training_loss(
         "points": (weights.points, lambda: _points_term(posed, batch, face)),
         "depth": (weights.depth, lambda: _depth_term(posed, batch, face, camera)),
         "landmarks": (weights.landmarks, lambda: _landmark_term(posed, coeffs, batch, face)),
+        "wpdc": (weights.wpdc, lambda: _wpdc_term(coeffs, rotation, batch, face, camera)),
+        "vdc": (weights.vdc, lambda: _vdc_term(posed, batch, face, camera)),
         "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera)),
         "photometric": (
             weights.photometric,
@@ -197,11 +210,13 @@ def training_loss(
 
 
 def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
-    """Mean absolute error of the detected points, pixels."""
+    """Mean absolute error of the detected points, pixels; less where people marked the photo."""
     if len(face.detector) == 0:
         return posed.points_2d.new_zeros(())
     error = (posed.points_2d[:, face.detector] - batch.points[..., :2]).abs().sum(-1)
-    return (error * batch.points_weight).mean()
+    marked = (batch.labels_source == LABELS_HAND) | (batch.landmarks_weight > 0).any(1)
+    trust = torch.where(marked, MARKED_TRUST, 1.0)[:, None]
+    return (error * batch.points_weight * trust).mean()
 
 
 def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
@@ -212,6 +227,48 @@ def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: 
     scale = camera.focal / (camera.distance - z.mean(1, keepdim=True)).detach()
     error = (z - z.mean(1, keepdim=True)) * scale - batch.points[..., 2]
     return (error.abs() * batch.points_weight).mean()
+
+
+def _wpdc_term(
+    coeffs: FaceCoeffs, rotation: Tensor, batch: TrainingBatch, face: TrainingFace, camera: Camera
+) -> Tensor:
+    """Weighted parameter distance (3DDFA, fast form of V2) to the fitted coefficients.
+
+    The affine parameters are those of the scaled orthographic camera that agrees with ours at
+    the face's depth.
+    """
+    mean, basis = face.mean[face.detector], face.basis[face.detector]
+    target, target_rotation = target_coeffs(batch, mean, basis, coeffs.sizes, camera)
+    predicted = affine_parameters(coeffs, rotation, camera)
+    wanted = affine_parameters(target, target_rotation, camera)
+    deviation = torch.ones_like(wanted[0])
+    deviation[:AFFINE_SIZE] = AFFINE_DEVIATION
+    predicted, wanted = predicted / deviation, wanted / deviation
+    weights = wpdc_weights_fast(predicted, wanted, mean, basis, deviation)
+    known = batch.shape_weight[:, None]
+    return weighted_parameter_loss(predicted, wanted, weights * known)
+
+
+def affine_parameters(coeffs: FaceCoeffs, rotation: Tensor, camera: Camera) -> Tensor:
+    """3DDFA's parameters [B, 12 + K]: affine 3 x 4 row by row in pixels, identity, expression."""
+    scale = camera.focal / (camera.distance - coeffs.trans[:, 2:])
+    linear = scale[..., None] * rotation.transpose(1, 2)  # acts on column vectors
+    offset = torch.cat([scale * coeffs.trans[:, :2], torch.zeros_like(scale)], 1)
+    affine = torch.cat([linear, offset[..., None]], 2).flatten(1)
+    return torch.cat([affine, coeffs.id, coeffs.exp], 1)
+
+
+def _vdc_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
+    """Vertex distance (3DDFA) to the fitted face, square pixels at the world's origin."""
+    mean, basis = face.mean[face.detector], face.basis[face.detector]
+    sizes = (face.id_count, face.basis.shape[-1] - face.id_count, 0)
+    target, rotation = target_coeffs(batch, mean, basis, sizes, camera)
+    code = torch.cat([target.id, target.exp], 1)
+    shape = mean + (code @ basis.flatten(0, 1).T).unflatten(1, (-1, 3))
+    wanted = shape @ rotation + target.trans[:, None]
+    pixels = camera.focal / camera.distance
+    known = batch.shape_weight[:, None, None]
+    return vdc_loss(pixels * known * posed.vertices[:, face.detector], pixels * known * wanted)
 
 
 def marched_rows(posed: Posed, coeffs: FaceCoeffs, face: TrainingFace) -> Tensor:

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from v3recon.data.augment import AugmentSettings
+from v3recon.data.samples import LABELS_HAND, TrainingBatch, TrainingDataset, collate
+from v3recon.data.shards import PreparedSet
+from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera
+from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.training.config import TermWeights
+from v3recon.training.objective import make_training_face, pose_rows, training_loss
+from v3recon.types import FaceCoeffs
+
+CAMERA = Camera()
+NOTHING = TermWeights(**dict.fromkeys(vars(TermWeights()), 0.0))
+
+
+@pytest.fixture(scope="module")
+def face():
+    return make_training_face(load_face_model("photoface"))
+
+
+@pytest.fixture(scope="module")
+def batch(prepared) -> TrainingBatch:
+    dataset = TrainingDataset(PreparedSet(prepared, "train"), AugmentSettings(size=56, profile=0))
+    return collate([dataset[i] for i in range(4)])
+
+
+def random_coeffs(batch: int = 4) -> tuple[FaceCoeffs, torch.Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    packed = 0.3 * torch.randn(batch, 257, generator=generator)
+    coeffs = FaceCoeffs.from_tensor(packed)
+    coeffs = replace(coeffs, angle=0.3 * coeffs.angle, trans=0.1 * coeffs.trans)
+    return coeffs, euler_to_matrix(coeffs.angle)
+
+
+def fitted(batch: TrainingBatch, coeffs: FaceCoeffs, rotation, face) -> TrainingBatch:
+    """The batch whose targets are exactly what these coefficients give."""
+    posed = pose_rows(coeffs, rotation, face, CAMERA)
+    z = posed.vertices[:, face.detector, 2]
+    scale = CAMERA.focal / (CAMERA.distance - z.mean(1, keepdim=True))
+    depth = (z - z.mean(1, keepdim=True)) * scale
+    return replace(
+        batch,
+        points=torch.cat([posed.points_2d[:, face.detector], depth[..., None]], -1),
+        shape_code=torch.cat([coeffs.id, coeffs.exp], 1),
+        shape_weight=torch.ones(len(batch)),
+        rotation=rotation,
+    )
+
+
+def value(name: str, coeffs, rotation, batch, face) -> torch.Tensor:
+    weights = replace(NOTHING, **{name: 1.0})
+    return training_loss(coeffs, rotation, batch, face, weights, CAMERA)[0]
+
+
+@pytest.mark.parametrize("name", ["points", "depth", "vdc", "wpdc"])
+def test_targets_that_are_met_cost_nothing_and_others_do(name, batch, face):
+    coeffs, rotation = random_coeffs()
+    exact = fitted(batch, coeffs, rotation, face)
+    met = value(name, coeffs, rotation, exact, face)
+    other = replace(coeffs, id=coeffs.id + 0.5)
+    assert met < 1e-2
+    assert value(name, other, rotation, exact, face) > 10 * met + 1e-2
+
+
+@pytest.mark.parametrize("name", [n for n in vars(TermWeights()) if n not in ("wpdc", "vdc")])
+def test_a_batch_costs_the_mean_of_its_parts(name, batch, face):
+    coeffs, rotation = random_coeffs()
+    whole = value(name, coeffs, rotation, batch, face)
+    halves = [
+        value(
+            name,
+            coeffs[part],
+            rotation[part],
+            TrainingBatch(**{key: x[part] for key, x in vars(batch).items()}),
+            face,
+        )
+        for part in (slice(0, 1), slice(1, 4))
+    ]
+    assert whole == pytest.approx(float(halves[0] / 4 + 3 * halves[1] / 4), rel=1e-4, abs=1e-7)
+
+
+def test_sets_without_fits_are_refused_by_parameter_terms(batch, face):
+    coeffs, rotation = random_coeffs()
+    with pytest.raises(ValueError, match="run v3recon prepare again"):
+        value("wpdc", coeffs, rotation, batch, face)
+
+
+def test_parts_only_look_at_hand_made_masks(batch, face):
+    coeffs, rotation = random_coeffs()
+    assert value("parts", coeffs, rotation, batch, face) > 0
+    other = replace(batch, labels_source=torch.where(batch.labels_source == LABELS_HAND, 2, 0))
+    assert value("parts", coeffs, rotation, other, face) == 0
+
+
+def test_every_term_has_finite_gradients(batch, face):
+    coeffs, _ = random_coeffs()
+    packed = coeffs.to_tensor().requires_grad_()
+    coeffs = FaceCoeffs.from_tensor(packed)
+    weights = TermWeights(parts=0.01, photometric=1.0, light=1.0)
+    loss, terms = training_loss(coeffs, euler_to_matrix(coeffs.angle), batch, face, weights, CAMERA)
+    assert set(terms) == set(vars(weights)) - {"wpdc", "vdc"}
+    (gradient,) = torch.autograd.grad(loss, packed)
+    assert gradient.isfinite().all()
+    for block in vars(FaceCoeffs.from_tensor(gradient)).values():
+        assert block.abs().sum() > 0
