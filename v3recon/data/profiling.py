@@ -137,7 +137,7 @@ def profile_map(
     target = np.empty((len(turned), 3), np.float32)
     target[:, :2] = turned[:, :2] @ to_output[:, :2].T + to_output[:, 2]
     target[:, 2] = turned[:, 2] * scale
-    _draw_sheet(
+    draw_sheet(
         target,
         np.ascontiguousarray(sheet[:, :2], dtype=np.float32),
         sheet_topology().triangles,
@@ -165,10 +165,10 @@ def _fill_affine(inverse: np.ndarray, size: int) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def _draw_sheet(
+def draw_sheet(
     target: np.ndarray, source: np.ndarray, triangles: np.ndarray, source_map: np.ndarray
 ) -> None:
-    """Z-buffer raster of source coordinates; nearer = larger z; both windings are drawn."""
+    """Z-buffer raster of source coordinates into `source_map`; nearer = larger z, any winding."""
     height, width = source_map.shape[:2]
     depth = np.full((height, width), -np.inf, np.float32)
     for f in range(len(triangles)):
