@@ -16,7 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -80,7 +80,7 @@ class Targets:
     masks: Tensor  # [B, P, H, W] bool, forehead cut, for fitting
     occluders: Tensor  # [B, H, W] bool
     statistics: Tensor  # [B, P, 3, A]
-    present: Tensor  # [B, P] bool
+    part_weights: Tensor  # [B, P], 0 where a part is absent
     pixels: Tensor  # [B, P, M, 2] pixels drawn from the masks
     anchors: Tensor  # [A, 2]
 
@@ -147,7 +147,7 @@ def load_targets(photos: Path, names: list[str], mesh: Mesh, grid: int = 28) -> 
         columns[1].append(masks)
         columns[2].append(occluders_from_celebamask(warped))
         columns[3].append(targets.statistics)
-        columns[4].append(targets.present)
+        columns[4].append(targets.present.astype(np.float32))
         columns[5].append(np.stack([_drawn(mask, generator) for mask in masks]))
     return Targets(*(torch.from_numpy(np.stack(c)) for c in columns), anchors)
 
@@ -205,7 +205,7 @@ def prdl(statistic_weights: tuple[float, float, float]) -> Loss:
             mesh.index,
             targets.statistics,
             targets.anchors,
-            part_weights=targets.present.float(),
+            part_weights=targets.part_weights,
             statistic_weights=statistic_weights,
             vertex_weights=visible,
         )
@@ -222,7 +222,7 @@ def by_part(pair_loss: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Loss:
             rows = mesh.index[part]
             rows = rows[rows >= 0]
             value = pair_loss(points[:, rows], targets.pixels[:, part], visible[:, rows] > 0)
-            total = total + (value * targets.present[:, part]).mean()
+            total = total + (value * targets.part_weights[:, part]).mean()
         return total
 
     return loss
@@ -240,7 +240,7 @@ def silhouette(sigma: float) -> Loss:
             counted = covered_by(pixels, free).float()
             inside = covered_by(pixels, mask).float()
             value = silhouette_iou_loss(coverage * counted, inside * counted)
-            total = total + (value * targets.present[:, part]).mean()
+            total = total + (value * targets.part_weights[:, part]).mean()
         return total
 
     return loss
@@ -297,8 +297,6 @@ LOSSES: dict[str, dict[str, Loss]] = {
     "ICP, both ways": {"distance": by_part(icp("both"))},
     "silhouette IoU": {"sigma 2": silhouette(2.0), "sigma 20": silhouette(20.0)},
 }
-LEARNING_RATES = (0.1, 0.3)
-PRIORS = (0.001, 0.01)
 
 
 def fit(
@@ -399,6 +397,8 @@ def run(
     steps: int,
     watch: tuple[int, ...],
     only: list[str],
+    rates: list[float],
+    priors: list[float],
     record: Callable[[dict], object],
 ) -> dict[str, dict]:
     results: dict[str, dict] = {}
@@ -415,8 +415,8 @@ def run(
         best = None
         trials = {}
         for variant, loss in variants.items():
-            for prior in PRIORS:
-                for rate in LEARNING_RATES:
+            for prior in priors:
+                for rate in rates:
                     coeffs, _ = fit(loss, mesh, tune, tune_start, steps, rate, prior)
                     score = summary(part_iou(coeffs, mesh, tune))["mean_8"]
                     trials[f"{variant}, rate {rate:g}, prior {prior:g}"] = score
@@ -470,6 +470,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", default=[], help="names of losses")
     parser.add_argument("--watch", type=int, nargs="*", default=[30])
     parser.add_argument("--face-model", default="photoface")
+    parser.add_argument("--rates", type=float, nargs="*", default=[0.1, 0.3])
+    parser.add_argument("--priors", type=float, nargs="*", default=[0.001, 0.01])
+    parser.add_argument("--skin-weight", type=float, default=1.0, help="other parts weigh 1")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -477,6 +480,9 @@ def main() -> None:
     tune_names, test_names = choose_faces(options.photos, options.tuning_faces, options.faces)
     tune = load_targets(options.photos, tune_names, mesh)
     test = load_targets(options.photos, test_names, mesh)
+    weights = torch.ones(PARTS)
+    weights[SKIN] = options.skin_weight
+    tune, test = (replace(t, part_weights=t.part_weights * weights) for t in (tune, test))
     print(f"{len(test)} faces ({len(tune)} others for tuning), {options.steps} steps, IoU in %")
     print(f"{'':22s} " + " ".join(f"{n[:5]:>5s}" for n in PART_NAMES) + " | mean7 mean8")
 
@@ -485,7 +491,18 @@ def main() -> None:
             options.json.write_text(json.dumps(results, indent=1))
 
     watch = tuple(options.watch)
-    run(LOSSES, mesh, tune, test, options.steps, watch, options.only, record)
+    run(
+        LOSSES,
+        mesh,
+        tune,
+        test,
+        options.steps,
+        watch,
+        options.only,
+        options.rates,
+        options.priors,
+        record,
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from v3recon.segmentation import LABEL_COLORS, segment_visible
 from v3recon.types import FaceCoeffs
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 COLORS = np.array(LABEL_COLORS, np.uint8)
 
@@ -76,7 +76,7 @@ def targets_of(labels: np.ndarray, grid: int = 28) -> Targets:
         masks,
         np.zeros_like(labels, bool),
         found.statistics,
-        found.present,
+        found.present.astype(np.float32),
         np.stack([_drawn(mask, generator) for mask in masks]),
     )
     return Targets(*(torch.from_numpy(np.asarray(a)[None]) for a in arrays), anchors)

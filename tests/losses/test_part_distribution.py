@@ -142,6 +142,16 @@ def test_wrong_target_shape_is_named(scene):
         part_distribution_loss(points, INDEX, target[:, :2], anchors)
 
 
+def test_bad_points_and_indices_are_named(scene):
+    points, target, anchors = scene
+    with pytest.raises(ValueError, match="vertex 12 of 12"):
+        part_distribution_loss(points, [*INDEX[:2], torch.tensor([12])], target, anchors)
+    points = points.clone()
+    points[1, 3, 0] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        part_distribution_loss(points, INDEX, target, anchors)
+
+
 def test_index_sets_thin_and_drop_the_forehead():
     shape = torch.tensor([[0.0, y, 0.0] for y in range(6)])
     labels = torch.tensor([8, 8, 3, 4, 8, 8])  # the mean height of the brows is 2.5

@@ -107,7 +107,8 @@ def cut_forehead(labels: np.ndarray) -> np.ndarray:
     (x, y), slope = centres[0], 0.0
     if len(centres) == 2 and centres[1][0] > x:  # the person's right brow is on the viewer's left
         slope = (centres[1][1] - y) / (centres[1][0] - x)
-    rows, columns = np.indices(labels.shape, sparse=True)
+    rows = np.arange(labels.shape[0])[:, None]
+    columns = np.arange(labels.shape[1])
     above = rows < y + slope * (columns - x)
     return np.where((labels == SKIN_LABEL) & above, 0, labels).astype(labels.dtype)
 
@@ -165,7 +166,7 @@ def part_target_statistics(
             mean_distances(*points, weight, places, statistics[part, 2])
         else:
             statistics[part, 2] = _convolved(mask)[rows, columns] / len(x)
-    return PartTargets(statistics, masks.any((1, 2)))
+    return PartTargets(statistics, np.asarray(masks.any((1, 2))))
 
 
 def _greatest(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -184,9 +185,8 @@ def _convolved(mask: np.ndarray) -> np.ndarray:
     kernel, size = _kernel_transform(mask.shape)
     transform = scipy.fft.rfft2(mask.astype(np.float64), size)
     height, width = mask.shape
-    return scipy.fft.irfft2(transform * kernel, size)[
-        height - 1 : 2 * height - 1, width - 1 : 2 * width - 1
-    ]
+    total = np.asarray(scipy.fft.irfft2(transform * kernel, size))
+    return total[height - 1 : 2 * height - 1, width - 1 : 2 * width - 1]
 
 
 @lru_cache(maxsize=4)
@@ -196,5 +196,8 @@ def _kernel_transform(shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, in
     rows = np.arange(1 - height, height)[:, None]
     columns = np.arange(1 - width, width)
     # Shorter than the full convolution: what wraps around falls outside the part that is read.
-    size = (scipy.fft.next_fast_len(2 * height - 1), scipy.fft.next_fast_len(2 * width - 1))
-    return scipy.fft.rfft2(np.hypot(rows, columns), size), size
+    size = (
+        int(scipy.fft.next_fast_len(2 * height - 1)),
+        int(scipy.fft.next_fast_len(2 * width - 1)),
+    )
+    return np.asarray(scipy.fft.rfft2(np.hypot(rows, columns), size)), size

@@ -122,6 +122,9 @@ def part_distribution_loss(
 
     Returns:
         scalar, square pixels.
+
+    Raises:
+        ValueError: for shapes or indices that disagree and, on the CPU, for NaN or infinite points.
     """
     index = _padded(part_index)
     batch, parts, anchor_count = len(points_2d), len(index), len(anchors)
@@ -133,6 +136,10 @@ def part_distribution_loss(
         )
     if not (len(statistic_weights) == 3 and min(statistic_weights) >= 0):
         raise ValueError(f"statistic_weights must be three numbers >= 0, got {statistic_weights}")
+    if index.numel() and int(index.max()) >= points_2d.shape[1]:
+        raise ValueError(f"part_index names vertex {int(index.max())} of {points_2d.shape[1]}")
+    if points_2d.device.type == "cpu" and not bool(points_2d.isfinite().all()):
+        raise ValueError("points_2d holds coordinates that are not finite")
     if part_weights is None:
         part_weights = points_2d.new_ones(parts)
     factors = part_weights.detach().to(points_2d).expand(batch, parts)[..., None]
