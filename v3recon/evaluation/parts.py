@@ -58,14 +58,21 @@ class Masked:
     Attributes:
         name: for people.
         photo: the file.
-        labels: [H, W] uint8, 0…8, of the mask's own size.
-        swapped: whether left and right had been exchanged.
+        mask: the file of its classes.
+        place: where the mask says that the face is.
+        swapped: whether left and right are exchanged in it and must be put right.
     """
 
     name: str
     photo: Path
-    labels: np.ndarray
+    mask: Path
+    place: FacePlace
     swapped: bool
+
+    def labels(self) -> np.ndarray:
+        """Part labels [H, W] uint8, 0…8, of the mask's own size; read anew each time."""
+        labels = labels_from_celebamask(read_classes(self.mask))
+        return exchange_sides(labels) if self.swapped else labels
 
 
 @dataclass
@@ -96,7 +103,7 @@ def evaluate_parts(options: PartOptions) -> tuple[Report, WorstCases]:
     worst = WorstCases(options.worst_count if options.worst else 0)
     reconstructor = load_reconstructor(options)
     cases = [
-        Case(item.name, partial(read_image, item.photo), place_of_mask(item.labels), index)
+        Case(item.name, partial(read_image, item.photo), item.place, index)
         for index, item in enumerate(items)
     ]
     overlaps = Overlaps()
@@ -156,9 +163,12 @@ def repair_sides(labels: np.ndarray) -> tuple[np.ndarray, bool]:
         columns = [np.nonzero(labels == one)[1] for one in (right, right + 1)]
         if all(len(one) for one in columns):
             votes += 1 if columns[0].mean() > columns[1].mean() else -1
-    if votes <= 0:
-        return labels, False
-    return np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], labels.dtype)[labels], True
+    return (exchange_sides(labels), True) if votes > 0 else (labels, False)
+
+
+def exchange_sides(labels: np.ndarray) -> np.ndarray:
+    """The labels [H, W] with left and right of eyes and brows exchanged."""
+    return np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], labels.dtype)[labels]
 
 
 def place_of_mask(labels: np.ndarray) -> FacePlace:
@@ -216,8 +226,9 @@ def _read_masks(options: PartOptions, report: Report) -> list[Masked]:
         if photo.stem not in masks:
             report.unusable.append((name, "no mask"))
             continue
+        mask = masks[photo.stem]
         try:
-            labels = labels_from_celebamask(read_classes(masks[photo.stem]))
+            labels = labels_from_celebamask(read_classes(mask))
             if not (labels > 0).any():
                 raise ValueError("mask holds no face part")
         except ValueError as error:
@@ -226,7 +237,7 @@ def _read_masks(options: PartOptions, report: Report) -> list[Masked]:
         swapped = False
         if options.sides == "repair":
             labels, swapped = repair_sides(labels)
-        items.append(Masked(name, photo, labels, swapped))
+        items.append(Masked(name, photo, mask, place_of_mask(labels), swapped))
     if not items:
         raise ValueError(f"no photo of {options.images} has a usable mask in {options.masks}")
     return items
@@ -256,7 +267,7 @@ def _keep(
     overlaps: Overlaps, item: Masked, outcome: Outcome, report: Report, worst: WorstCases
 ) -> None:
     """Note what became of one photo."""
-    image, face, target = outcome.image, outcome.face, item.labels
+    image, face, target = outcome.image, outcome.face, item.labels()
     if image is not None and image.shape[:2] != target.shape:
         change = image.shape[0] * target.shape[1] / (image.shape[1] * target.shape[0])
         if abs(change - 1) > MAX_ASPECT_CHANGE:
