@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from v3recon.fitting.photoface import albedo
+from v3recon.fitting.photoface import albedo, albedo_samples
+from v3recon.fitting.photoface.albedo_samples import Unwrapped
 
 SIDE = 16
 
 
 @pytest.fixture(scope="module")
-def mesh() -> albedo.AlbedoMesh:
+def mesh() -> albedo_samples.AlbedoMesh:
     """A grid over a half-cylinder that faces the camera; all skin, but for two eye vertices."""
     ids = np.arange(SIDE * SIDE).reshape(SIDE, SIDE)
     a, b, c, d = ids[:-1, :-1], ids[1:, :-1], ids[1:, 1:], ids[:-1, 1:]
@@ -21,8 +22,8 @@ def mesh() -> albedo.AlbedoMesh:
     )
     labels = np.full(SIDE * SIDE, 8)
     labels[[ids[4, 4], ids[4, SIDE - 5]]] = 1, 2
-    operator = sparse.identity(SIDE * SIDE, format="csr")
-    return albedo.AlbedoMesh(operator, faces, np.fliplr(ids).reshape(-1), labels)
+    operator = sparse.csr_matrix(sparse.identity(SIDE * SIDE))
+    return albedo_samples.AlbedoMesh(operator, faces, np.fliplr(ids).reshape(-1), labels)
 
 
 def control_points() -> np.ndarray:
@@ -32,10 +33,10 @@ def control_points() -> np.ndarray:
     return np.stack([32 + 20 * x, 20 * y - 32, 20 * z], -1).reshape(-1, 3)
 
 
-def lit_photos(mesh: albedo.AlbedoMesh, count: int, light_size: float) -> albedo.Unwrapped:
+def lit_photos(mesh: albedo_samples.AlbedoMesh, count: int, light_size: float) -> Unwrapped:
     """Samples of people who differ in two tones, each under a light of its own."""
     rng = np.random.default_rng(0)
-    normals = albedo.vertex_normals(control_points(), mesh.faces)
+    normals = albedo_samples.vertex_normals(control_points(), mesh.faces)
     basis = albedo.light_basis(normals.astype(np.float32)[None])[0]
     tone = np.array([0.6, 0.45, 0.36]) * np.exp(0.2 * rng.normal(size=(count, 1)))
     cheeks = np.exp(-((normals[:, 0] ** 2 - 0.2) ** 2) / 0.01)[:, None] * [1, 0.2, 0.1]
@@ -45,14 +46,14 @@ def lit_photos(mesh: albedo.AlbedoMesh, count: int, light_size: float) -> albedo
     light = basis @ coeffs.T
     light = (light / light.mean(0)).T[..., None]
     weights = np.ones((count, len(normals)), np.float32)
-    return albedo.Unwrapped(
+    return Unwrapped(
         (skins * light).astype(np.float32),
         weights,
         np.broadcast_to(normals, skins.shape).astype(np.float32),
     )
 
 
-def test_light_is_removed_and_tone_stays(mesh: albedo.AlbedoMesh) -> None:
+def test_light_is_removed_and_tone_stays(mesh: albedo_samples.AlbedoMesh) -> None:
     dark, lit = lit_photos(mesh, 60, 0.0), lit_photos(mesh, 60, 0.12)
     skin = mesh.labels == 8
     basis = albedo.light_basis(lit.normals)
@@ -66,7 +67,7 @@ def test_light_is_removed_and_tone_stays(mesh: albedo.AlbedoMesh) -> None:
     np.testing.assert_allclose(level, 1, atol=0.06)
 
 
-def test_model_spans_the_tones(mesh: albedo.AlbedoMesh) -> None:
+def test_model_spans_the_tones(mesh: albedo_samples.AlbedoMesh) -> None:
     model = albedo.learn_albedo(lit_photos(mesh, 80, 0.05), mesh, modes=6)
     assert model.mean.shape == (SIDE * SIDE, 3) and model.basis.shape == (SIDE * SIDE, 3, 6)
     np.testing.assert_allclose(model.mean, model.mean[mesh.mirror], atol=1e-5)
@@ -77,20 +78,20 @@ def test_model_spans_the_tones(mesh: albedo.AlbedoMesh) -> None:
     assert first.std(0).max() < 0.35 * first.mean()
 
 
-def test_too_few_photos_are_refused(mesh: albedo.AlbedoMesh) -> None:
+def test_too_few_photos_are_refused(mesh: albedo_samples.AlbedoMesh) -> None:
     with pytest.raises(ValueError, match="more than 80 are needed"):
         albedo.learn_albedo(lit_photos(mesh, 20, 0.0), mesh, modes=80)
 
 
-def test_gray_photos_are_not_used(mesh: albedo.AlbedoMesh) -> None:
+def test_gray_photos_are_not_used(mesh: albedo_samples.AlbedoMesh) -> None:
     photos = lit_photos(mesh, 20, 0.0)
     colors = photos.colors.copy()
     colors[3] = colors[3].mean(-1, keepdims=True)
-    keep = albedo.usable(albedo.Unwrapped(colors, photos.weights, photos.normals), mesh)
+    keep = albedo.usable(Unwrapped(colors, photos.weights, photos.normals), mesh)
     assert not keep[3] and keep.sum() >= 17
 
 
-def test_hidden_side_is_taken_from_the_other(mesh: albedo.AlbedoMesh) -> None:
+def test_hidden_side_is_taken_from_the_other(mesh: albedo_samples.AlbedoMesh) -> None:
     photos = lit_photos(mesh, 30, 0.0)
     x = control_points()[:, 0]
     colors, weights = photos.colors.copy(), photos.weights.copy()
@@ -102,15 +103,15 @@ def test_hidden_side_is_taken_from_the_other(mesh: albedo.AlbedoMesh) -> None:
 
 
 def test_unwrapping_samples_the_photo_and_leaves_out_what_is_hidden(
-    mesh: albedo.AlbedoMesh,
+    mesh: albedo_samples.AlbedoMesh,
 ) -> None:
     rows, columns = np.mgrid[:64, :64]
     image = np.stack([4 * columns, 4 * rows, 0 * rows], -1).astype(np.uint8)
     labels = np.full((64, 64), 8)
     labels[:, :30] = 0  # hair
     control = control_points()
-    photo = albedo.FacePhoto(image, control, labels, eyes_open=False, lips_closed=True)
-    unwrapped = albedo.unwrap_photos([photo], mesh)
+    photo = albedo_samples.FacePhoto(image, control, labels, eyes_open=False, lips_closed=True)
+    unwrapped = albedo_samples.unwrap_photos([photo], mesh)
     expected = np.stack([4 * control[:, 0], -4 * control[:, 1]], 1) / 255
     np.testing.assert_allclose(unwrapped.colors[0, :, :2], expected, atol=0.01)
     weight = unwrapped.weights[0]

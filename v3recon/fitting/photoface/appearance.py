@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import sparse
 from tqdm import tqdm
 
-from v3recon.fitting.photoface import albedo, landmark_sets, part_votes, topology
+from v3recon.fitting.photoface import albedo, albedo_samples, landmark_sets, part_votes, topology
 from v3recon.fitting.photoface.uv import unwrap
 from v3recon.geometry.mesh import vertex_faces_of
 from v3recon.io.images import read_image
@@ -130,7 +130,7 @@ def learn_landmarks(
     marked = [face for face in training if face.landmarks]
     if not marked:
         raise ValueError("no photo has hand-made points; the index names them as `landmarks`")
-    normals = albedo.vertex_normals(mesh.vertices, mesh.faces)
+    normals = albedo_samples.vertex_normals(mesh.vertices, mesh.faces)
     index_68 = landmark_sets.choose_68(
         np.stack([face.control[:, :2] * [1.0, -1.0] for face in marked]),
         np.array([face.yaw for face in marked]),
@@ -145,7 +145,7 @@ def learn_landmarks(
         np.stack([face.points[list(_IRISES), :2] for face in frontal]).astype(np.float64),
         mesh.operator,
         mesh.mirror,
-        np.isin(labels, albedo.EYE_LABELS),
+        np.isin(labels, albedo_samples.EYE_LABELS),
     )
     brows = np.flatnonzero(labels == 3), np.flatnonzero(labels == 4)
     return landmark_sets.make_landmark_sets(
@@ -159,9 +159,11 @@ def learn_albedo(
     """Albedo statistics one subdivision coarser than the dense mesh, and the operator to it."""
     faces, parents = coarsen(mesh.faces)
     count = int(faces.max()) + 1
-    coarse = albedo.AlbedoMesh(mesh.operator[:count], faces, mesh.mirror[:count], labels[:count])
+    coarse = albedo_samples.AlbedoMesh(
+        mesh.operator[:count], faces, mesh.mirror[:count], labels[:count]
+    )
     chosen = choose_albedo_photos(training)
-    unwrapped = albedo.unwrap_photos(_photos(chosen), coarse)
+    unwrapped = albedo_samples.unwrap_photos(_photos(chosen), coarse)
     model = albedo.learn_albedo(unwrapped, coarse, modes)
     return model, albedo.interpolation_operator(parents, count)
 
@@ -211,14 +213,14 @@ def _spread(faces: list[TrainingFace], count: int) -> list[TrainingFace]:
     return [faces[int(place)] for place in np.linspace(0, len(faces) - 1, count)]
 
 
-def _photos(faces: Sequence[TrainingFace]) -> Iterator[albedo.FacePhoto]:
+def _photos(faces: Sequence[TrainingFace]) -> Iterator[albedo_samples.FacePhoto]:
     for face in tqdm(faces, desc="albedo", unit="photo"):
         try:
             image = read_image(face.photo)
         except ValueError:
             continue
         labels = _read_labels(face) if face.mask else None
-        yield albedo.FacePhoto(
+        yield albedo_samples.FacePhoto(
             image, face.control, labels, _eyes_show(face.points), _lips_touch(face.points)
         )
 

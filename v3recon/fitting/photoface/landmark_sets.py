@@ -102,8 +102,9 @@ def mean_squared_distances(
     Returns:
         [V, L].
     """
-    vertex_term = np.zeros(operator.shape[0])
-    cross_term = np.zeros((operator.shape[0], truth.shape[1]))
+    count = len(operator.indptr) - 1
+    vertex_term = np.zeros(count)
+    cross_term = np.zeros((count, truth.shape[1]))
     truth_term = np.zeros(truth.shape[1])
     for control, points, unit in zip(control_2d, truth, size, strict=True):
         origin = points.mean(0)
@@ -233,8 +234,8 @@ class _Picker:
         """Vertex ids [N] of positions [N, 3]; none twice where a free neighbour is near."""
         _, candidates = self._tree.query(positions, k=6)
         chosen: list[int] = []
-        for row in candidates:
-            chosen.append(next((int(v) for v in row if int(v) not in chosen), int(row[0])))
+        for row in np.asarray(candidates).tolist():
+            chosen.append(next((v for v in row if v not in chosen), row[0]))
         return np.array(chosen)
 
     def along(self, line: Sequence[int], count: int) -> np.ndarray:
@@ -243,8 +244,7 @@ class _Picker:
         Such lines follow their own control vertices only. Taking vertices of the line itself, not
         the nearest ones, keeps the lips apart where they touch.
         """
-        known = np.zeros(self._operator.shape[1])
-        known[list(line)] = 1
+        known = np.isin(np.arange(int(self._operator.indices.max()) + 1), line).astype(float)
         on_line = np.flatnonzero(self._operator @ known > 1 - 1e-9)
         wanted = resample(self._vertices[list(line)], count)
         _, nearest = KDTree(self._vertices[on_line]).query(wanted)
@@ -387,8 +387,8 @@ def _contour_lines(
     for vertex, end in zip(contour[:16], ends, strict=True):
         path = (1 - reach) * vertices[vertex, :2] + reach * end
         line = [int(vertex)]
-        for candidates in tree.query(path, k=4)[1]:
-            free = next((int(v) for v in candidates if not taken[v]), None)
+        for candidates in np.asarray(tree.query(path, k=4)[1]).tolist():
+            free = next((v for v in candidates if not taken[v]), None)
             if free is not None:
                 line.append(free)
                 taken[[free, mirror[free]]] = True

@@ -127,8 +127,8 @@ def _mean_value_weights(vertices: np.ndarray, faces: np.ndarray) -> sparse.csr_m
 
 def _solve(weights: sparse.csr_matrix, outline: np.ndarray, border: np.ndarray) -> np.ndarray:
     """Places [V, 2] of all vertices with the outline fixed."""
-    count = weights.shape[0]
     total = np.asarray(weights.sum(1)).ravel()
+    count = len(total)
     inner = np.setdiff1d(np.arange(count), outline)
     normalized = sparse.diags(1 / total) @ weights
     system = sparse.csr_matrix(sparse.identity(count) - normalized)[inner]
