@@ -143,17 +143,20 @@ def draw_landmarks(
     points = points[np.isfinite(points).all(1)]
     if radius is None:
         radius = max(1.0, min(1.9 * min(image.shape[:2]) / 224, 0.45 * _spacing(points)))
-    outline = _discs(image.shape[:2], points, radius + _OUTLINE)[..., None]
-    dots = _discs(image.shape[:2], points, radius)[..., None]
-    drawn = image * (1 - 0.75 * outline)
-    return np.round(drawn + dots * (np.array(color, np.float32) - drawn)).astype(np.uint8)
+    outline = _discs(image.shape[:2], points, radius + _OUTLINE)
+    touched = np.nonzero(outline)  # few of the pixels
+    dots = _discs(image.shape[:2], points, radius)[touched][:, None]
+    under = image[touched] * (1 - 0.75 * outline[touched][:, None])
+    drawn = image.copy()
+    drawn[touched] = np.round(under + dots * (np.array(color, np.float32) - under))
+    return drawn
 
 
 def _spacing(points: Points) -> float:
     """Usual distance from a point to the next one where they are dense; infinite for one point."""
     if len(points) < 2:
         return np.inf
-    distance = np.linalg.norm(points[:, None] - points, axis=-1)
+    distance = np.hypot(*(points.T[:, :, None] - points.T[:, None]))
     np.fill_diagonal(distance, np.inf)
     return float(np.quantile(distance.min(1), 0.3))
 
@@ -209,7 +212,8 @@ def overlay_labels(image: Image, labels: npt.NDArray[np.integer], opacity: float
     level = np.arange(256, dtype=np.float32)[None, :, None]
     table = (1 - opacity) * level + opacity * label_colors()[:, None].astype(np.float32)
     table[0] = 0.8 * level[0]
-    return np.round(table).astype(np.uint8)[labels, gray]
+    place = labels.astype(np.intp) * 256 + gray
+    return np.round(table).astype(np.uint8).reshape(-1, 3).take(place, axis=0)
 
 
 def reconstruction_panels(

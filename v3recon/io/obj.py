@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numba
@@ -77,8 +79,8 @@ def write_obj(
         columns = np.concatenate([columns, np.asarray(colors, np.float64)], 1)
     parts.append(_format_floats(b"v", columns))
     if uv_coords is not None:
-        parts.append(_format_floats(b"vt", np.asarray(uv_coords, np.float64)))
-    parts.append(_format_faces(faces.astype(np.int64) + 1, uv_coords is not None))
+        parts.append(_TEXTURE_LINES.of(np.asarray(uv_coords, np.float64)))
+    parts.append((_FACE_UV_LINES if uv_coords is not None else _FACE_LINES).of(faces))
     with replace_on_success(path) as temporary, temporary.open("wb") as file:
         file.writelines(parts)
 
@@ -146,52 +148,72 @@ def _format_floats(prefix: bytes, values: np.ndarray) -> memoryview:
     """Lines `prefix a b c …` with _DECIMALS decimals."""
     scaled = np.rint(values * 10**_DECIMALS).astype(np.int64)
     row_width = len(prefix) + scaled.shape[1] * _FLOAT_WIDTH + 1
-    buffer = np.zeros(len(scaled) * row_width, np.uint8)
-    used = _fill_floats(buffer, np.frombuffer(prefix, np.uint8), scaled, _DECIMALS)
+    buffer = np.empty(len(scaled) * row_width, np.uint8)
+    used = _fill_floats(buffer, np.frombuffer(prefix, np.uint8), scaled)
     return buffer[:used].data
 
 
-def _format_faces(corners: np.ndarray, with_uv: bool) -> memoryview:
+def _format_faces(faces: np.ndarray, with_uv: bool) -> memoryview:
     """Lines `f a b c`, or `f a/a b/b c/c` where each vertex has its own texture coordinate."""
-    buffer = np.zeros(len(corners) * (2 + 6 * (_INT_WIDTH + 1)), np.uint8)
-    return buffer[: _fill_faces(buffer, corners, with_uv)].data
+    buffer = np.empty(len(faces) * (2 + 6 * (_INT_WIDTH + 1)), np.uint8)
+    return buffer[: _fill_faces(buffer, faces.astype(np.int64) + 1, with_uv)].data
+
+
+class _LastLines:
+    """Text of the last array asked for: all meshes of a face model have the same triangles."""
+
+    def __init__(self, write: Callable[[np.ndarray], memoryview]) -> None:
+        self._write = write
+        self._last = np.zeros((0, 0)), memoryview(b"")  # one object, so that threads see a pair
+
+    def of(self, values: np.ndarray) -> memoryview:
+        known, text = self._last
+        if not np.array_equal(known, values):
+            text = memoryview(bytes(self._write(values)))
+            self._last = values.copy(), text
+        return text
+
+
+_FACE_LINES = _LastLines(partial(_format_faces, with_uv=False))
+_FACE_UV_LINES = _LastLines(partial(_format_faces, with_uv=True))
+_TEXTURE_LINES = _LastLines(partial(_format_floats, b"vt"))
 
 
 @numba.njit(cache=True, nogil=True)
-def _put_int(buffer: np.ndarray, at: int, value: int, digits: int) -> int:
-    """Write a non-negative integer with at least `digits` digits; returns the new position."""
+def _put_int(buffer: np.ndarray, at: int, value: np.uint32, digits: int) -> int:
+    """Write a number with at least `digits` digits; returns the new position."""
+    ten = np.uint32(10)
     length = digits
-    rest = value
-    for _ in range(digits):
-        rest //= 10
-    while rest > 0:
+    limit = np.uint64(10) ** np.uint64(digits)
+    while np.uint64(value) >= limit:
         length += 1
-        rest //= 10
+        limit *= np.uint64(10)
     for position in range(at + length - 1, at - 1, -1):
-        buffer[position] = 48 + value % 10
-        value //= 10
+        rest = np.uint32(value // ten)
+        buffer[position] = np.uint8(np.uint32(48) + value - rest * ten)
+        value = rest
     return at + length
 
 
 @numba.njit(cache=True, nogil=True)
-def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray, decimals: int) -> int:
-    one = 10**decimals
+def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> int:
+    one = np.uint64(10**_DECIMALS)
     at = 0
     for row in range(scaled.shape[0]):
         for char in prefix:
             buffer[at] = char
             at += 1
         for column in range(scaled.shape[1]):
-            value = scaled[row, column]
             buffer[at] = 32
             at += 1
-            if value < 0:
+            if scaled[row, column] < 0:
                 buffer[at] = 45
                 at += 1
-                value = -value
-            at = _put_int(buffer, at, value // one, 1)
+            value = np.uint64(abs(scaled[row, column]))
+            whole = np.uint64(value // one)
+            at = _put_int(buffer, at, np.uint32(whole), 1)
             buffer[at] = 46
-            at = _put_int(buffer, at + 1, value % one, decimals)
+            at = _put_int(buffer, at + 1, np.uint32(value - whole * one), _DECIMALS)
         buffer[at] = 10
         at += 1
     return at
@@ -205,10 +227,10 @@ def _fill_faces(buffer: np.ndarray, corners: np.ndarray, with_uv: bool) -> int:
         at += 1
         for column in range(3):
             buffer[at] = 32
-            at = _put_int(buffer, at + 1, corners[row, column], 1)
+            at = _put_int(buffer, at + 1, np.uint32(corners[row, column]), 1)
             if with_uv:
                 buffer[at] = 47
-                at = _put_int(buffer, at + 1, corners[row, column], 1)
+                at = _put_int(buffer, at + 1, np.uint32(corners[row, column]), 1)
         buffer[at] = 10
         at += 1
     return at
