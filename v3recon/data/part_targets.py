@@ -195,9 +195,6 @@ def _kernel_transform(shape: tuple[int, int]) -> tuple[np.ndarray, tuple[int, in
     height, width = shape
     rows = np.arange(1 - height, height)[:, None]
     columns = np.arange(1 - width, width)
-    # Shorter than the full convolution: what wraps around falls outside the part that is read.
-    size = (
-        int(scipy.fft.next_fast_len(2 * height - 1)),
-        int(scipy.fft.next_fast_len(2 * width - 1)),
-    )
+    # 2 H - 1 is enough: what wraps around falls outside the part that is read.
+    size = (1 << (2 * height - 1).bit_length(), 1 << (2 * width - 1).bit_length())
     return np.asarray(scipy.fft.rfft2(np.hypot(rows, columns), size)), size
