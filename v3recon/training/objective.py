@@ -51,6 +51,14 @@ PART_POINTS = 256
 SKIN_LABEL = 8
 PHOTO_POINTS = 1500
 """Vertices at which colours are compared."""
+PART_WEIGHTS = (4.0, 4.0, 2.0, 2.0, 1.0, 4.0, 4.0, 0.15)
+"""Weights of the parts in the part loss, order of PART_NAMES. Squared distances grow with the
+part: unweighted, the skin's hair-cut border would be four fifths of the loss."""
+FEATURE_LABELS = (1, 2, 3, 4, 6, 7)
+FEATURE_REACH = 0.06
+FEATURE_WEIGHT = 3.0
+"""Detected points within FEATURE_REACH (decimetres) of eyes, brows and lips weigh so much more
+than cheeks: that is where a pixel matters."""
 ANCHOR_GRID = 28
 """Anchors of the part loss along a side of the crop."""
 JAW = 17
@@ -70,6 +78,7 @@ class TrainingFace:
         normals: [N, 3] unit normals of the mean shape (visibility and light in training use
             them rotated: individual normals differ by some degrees only).
         detector: rows of the detector's points, empty for models without them.
+        detector_weights: [468] weights of these points, mean 1.
         landmarks: [68] rows.
         contour: [17, M] rows of the lines along which the jaw is marched, -1 filled.
         parts: [8, M] rows of the parts' vertices, -1 filled.
@@ -83,6 +92,7 @@ class TrainingFace:
     basis: Tensor
     normals: Tensor
     detector: Tensor
+    detector_weights: Tensor
     landmarks: Tensor
     contour: Tensor
     parts: Tensor
@@ -127,6 +137,7 @@ def make_training_face(model: LinearFaceModel) -> TrainingFace:
         basis=basis,
         normals=normals[index],
         detector=pieces[0],
+        detector_weights=_feature_weights(model, mean_dense, detector),
         landmarks=pieces[1],
         contour=torch.where(contour >= 0, pieces[2].view_as(contour), -1),
         parts=torch.where(parts >= 0, pieces[3].view_as(parts), -1),
@@ -135,6 +146,14 @@ def make_training_face(model: LinearFaceModel) -> TrainingFace:
         alb_basis=alb_basis.contiguous(),
         id_count=sizes[0],
     )
+
+
+def _feature_weights(model: LinearFaceModel, mean_dense: Tensor, detector: Tensor) -> Tensor:
+    """Weights of the detector's points, mean 1: more near eyes, brows and lips."""
+    features = torch.isin(model.part_labels, torch.tensor(FEATURE_LABELS))
+    distance = torch.cdist(mean_dense[detector], mean_dense[features]).amin(1)
+    weights = torch.where(distance < FEATURE_REACH, FEATURE_WEIGHT, 1.0)
+    return weights / weights.mean()
 
 
 @dataclass(frozen=True)
@@ -216,7 +235,7 @@ def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tens
     error = (posed.points_2d[:, face.detector] - batch.points[..., :2]).abs().sum(-1)
     marked = (batch.labels_source == LABELS_HAND) | (batch.landmarks_weight > 0).any(1)
     trust = torch.where(marked, MARKED_TRUST, 1.0)[:, None]
-    return (error * batch.points_weight * trust).mean()
+    return (error * batch.points_weight * trust * face.detector_weights).mean()
 
 
 def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
@@ -311,7 +330,7 @@ def _parts_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: 
         face.parts,
         statistics.to(posed.points_2d),
         anchors.to(posed.points_2d),
-        part_weights=present.to(posed.points_2d),
+        part_weights=present.to(posed.points_2d) * posed.points_2d.new_tensor(PART_WEIGHTS),
         vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
     )
     return loss * (len(chosen) / len(batch))

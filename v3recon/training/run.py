@@ -10,7 +10,6 @@ Stop it at any time; the same command goes on from the last checkpoint, exactly.
 from __future__ import annotations
 
 import copy
-import ctypes
 import logging
 import math
 import signal
@@ -40,6 +39,7 @@ from v3recon.data.shards import PreparedSet
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
+from v3recon.io.memory import keep_freed_memory
 from v3recon.networks.checkpoints import (
     CheckpointDescription,
     load_checkpoint,
@@ -61,8 +61,6 @@ from v3recon.training.rebase import rebase_heads
 from v3recon.training.validate import validate
 from v3recon.types import FaceCoeffs
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-"""Parameters of glibc's mallopt."""
 STATE_FILE = "last.pt"
 WEIGHTS_FILE = "regressor.pth"
 
@@ -286,22 +284,6 @@ def save_weights(
         training=summary,
         half=half,
     )
-
-
-def keep_freed_memory() -> None:
-    """Tell glibc to keep freed blocks for the next step instead of giving them back.
-
-    A step frees and asks again for the same gigabyte; mapping it anew each time costs more than
-    the arithmetic of a small network (measured on two cores: 20 against 71 samples/s on one).
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # musl has another allocator
-        return
-    libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top to bottom)
