@@ -67,8 +67,10 @@ def _run(folder: Path, tmp_path: Path, *flags: str) -> tuple[int, dict]:
 def test_known_predictions_give_their_score(benchmark, tmp_path, capsys):
     share = np.array([0.02, 0.04, 0.05, 0.09])
     np.save(tmp_path / "points.npy", _shift(_stored(benchmark), share))
-    status, figures = _run(benchmark, tmp_path, "--predictions", str(tmp_path / "points.npy"))
-    assert status == 0
+    worst = tmp_path / "worst.png"
+    flags = ["--predictions", str(tmp_path / "points.npy"), "--worst", str(worst)]
+    status, figures = _run(benchmark, tmp_path, *flags)
+    assert status == 0 and cv2.imread(str(worst)) is not None
     headline = figures["headline"]
     assert headline["bins"] == pytest.approx({"0-30": 0.03, "30-60": 0.05, "60-90": 0.09})
     assert headline["counts"] == {"0-30": 2, "30-60": 1, "60-90": 1}

@@ -94,7 +94,7 @@ def evaluate_aflw2000(options: AflwOptions) -> tuple[Report, WorstCases]:
         raise ValueError(f"no photo of {options.root} has a usable .mat, e.g. {report.unusable[0]}")
     worst = WorstCases(options.worst_count if options.worst else 0)
     if predictions is not None:
-        scored = score_predictions(items, predictions[kept], options.first_pixel)
+        scored = score_predictions(items, predictions[kept], options.first_pixel, worst)
         definitions = (GIVEN,)
     else:
         scored = predict_landmarks(items, options, worst, FIXED)
@@ -145,7 +145,7 @@ def _points_of_option(path: Path | None, count: int, options: AflwOptions) -> np
     """Points [N, 68, 2] of a file with one entry for each photo, as stored."""
     if path is None:
         return None
-    points = read_points_file(path)[: options.limit or None]
+    points = read_points_file(path, options.limit)
     if len(points) != count:
         raise ValueError(
             f"{path} holds points of {len(points)} photos, {options.root} has {count} .jpg files; "

@@ -78,8 +78,9 @@ def _run(name: str, argv: list[str]) -> int:
     if options.json is not None:
         report.write_json(options.json, _plain(asdict(options)))
         print(f"figures: {options.json}")
-    if options.worst is not None and worst.write(options.worst):
-        print(f"worst cases: {options.worst}")
+    if options.worst is not None:
+        drawn = worst.write(options.worst)
+        print(f"worst cases: {options.worst}" if drawn else "worst cases: no photo could be read")
     return report.status
 
 

@@ -45,6 +45,7 @@ from v3recon.evaluation.report import (
 from v3recon.face_models.bfm import five_points
 from v3recon.geometry.rotation import matrix_to_euler
 from v3recon.io.images import read_image
+from v3recon.visualize import Panel
 
 FIXED, MARCHED, GIVEN = "3D points", "jaw on outline", "predictions"
 """Definitions of the predicted points: the model's fixed vertices; the jaw marched to the visible
@@ -109,7 +110,8 @@ def evaluate_landmarks(options: LandmarkOptions) -> tuple[Report, WorstCases]:
     items = _read_annotations(options, report)
     worst = WorstCases(options.worst_count if options.worst else 0)
     if options.predictions is not None:
-        scored = score_predictions(items, read_points_file(options.predictions, options), 1)
+        points = read_points_file(options.predictions, options.limit)
+        scored = score_predictions(items, points, 1, worst)
         definitions = (GIVEN,)
         yaw = None
     else:
@@ -154,13 +156,16 @@ def predict_landmarks(
     return scored
 
 
-def score_predictions(items: Sequence[Annotated], points: np.ndarray, first_pixel: int) -> Scored:
+def score_predictions(
+    items: Sequence[Annotated], points: np.ndarray, first_pixel: int, worst: WorstCases
+) -> Scored:
     """Somebody else's points instead of a network's.
 
     Args:
-        items: the photos; `number` in `name` order.
+        items: the photos in name order.
         points: [N, 68, 2] in the pixels of the annotation files, NaN where there is no face.
         first_pixel: coordinate of the first pixel in those files.
+        worst: gets the pictures.
 
     Raises:
         ValueError: if there are not as many predictions as photos.
@@ -174,14 +179,21 @@ def score_predictions(items: Sequence[Annotated], points: np.ndarray, first_pixe
     for item, one in zip(items, torch.from_numpy(points - first_pixel), strict=True):
         if not bool(one.isfinite().all()):
             scored.failed.append((item, NO_FACE))
+            worst.add(math.inf, partial(_panels_of_file, item, None, "failed:"))
             continue
         scored.items.append(item)
         scored.points[GIVEN].append(one)
+        error = _error(one, item.points)
+        worst.add(error, partial(_panels_of_file, item, one, f"{100 * error:.1f} %"))
     return scored
 
 
-def read_points_file(path: Path, options: LandmarkOptions | None = None) -> np.ndarray:
+def read_points_file(path: Path, limit: int = 0) -> np.ndarray:
     """A .npy file (N, 2 or 3, 68) as [N, 68, 2] float64, in the file's own pixels.
+
+    Args:
+        path: the file.
+        limit: only so many from the start; 0 = all.
 
     Raises:
         ValueError: if it is not such a file.
@@ -192,7 +204,6 @@ def read_points_file(path: Path, options: LandmarkOptions | None = None) -> np.n
         raise ValueError(f"{path}: not a readable .npy file ({one_line(error)})") from None
     if points.ndim != 3 or points.shape[1] not in (2, 3) or points.shape[2] != 68:
         raise ValueError(f"{path}: holds {points.shape}, expected (N, 2, 68)")
-    limit = options.limit if options is not None else 0
     points = points[: limit or None, :2].astype(np.float64)
     return np.ascontiguousarray(points.transpose(0, 2, 1))
 
@@ -321,11 +332,27 @@ def _keep(
     scored.points.setdefault(MARCHED, []).append(marched)
     scored.rotations.append(face.decoded.rotation[0].double().cpu())
     shown = marched if headline == MARCHED else fixed
-    target = item.points[None].double()
-    error = float(normalized_mean_error(shown[None], target, box_size(target)))
+    error = _error(shown, item.points)
     if image is not None:
         title = f"{100 * error:.1f} % {Path(item.name).name}"
         worst.add(error, lambda: landmark_panels(title, image, item.points.numpy(), shown.numpy()))
+
+
+def _panels_of_file(item: Annotated, points: Tensor | None, title: str) -> list[Panel]:
+    """The panels of a photo that has not been read yet; grey if it cannot be."""
+    try:
+        image = read_image(item.photo)
+    except ValueError:
+        width, height = (item.points.amax(0) + 2).clamp(min=1).long().tolist()
+        image = np.full((height, width, 3), 128, np.uint8)
+    shown = None if points is None else points.numpy()
+    return landmark_panels(f"{title} {item.photo.name}", image, item.points.numpy(), shown)
+
+
+def _error(points: Tensor, target: Tensor) -> float:
+    """NME by the box of one face [68, 2]."""
+    target = target[None].double()
+    return float(normalized_mean_error(points[None].double(), target, box_size(target)))
 
 
 def _summarize(
