@@ -5,7 +5,7 @@ pose of the face model are moved by Adam, from the mean face in a perturbed pose
 hand-made CelebAMask-HQ mask; nothing else is known. Every loss gets the same steps, the same
 points, the same start, and the learning rate (and softness) that served it best on other faces.
 
-python benchmarks/part_losses.py --photos ../shared/photos --json result.json --figures docs/images
+python benchmarks/part_losses.py --photos ../shared/photos --json result.json
 """
 
 from __future__ import annotations
@@ -426,8 +426,8 @@ def run(
         _, variant, rate, prior = best
         middle = time.process_time()
         pieces, seen = [], {step: [] for step in watch}
-        for first in range(0, len(test), 20):
-            items = slice(first, first + 20)
+        for first in range(0, len(test), 60):
+            items = slice(first, first + 60)
             begin_at = {k: v[items] for k, v in test_start.items()}
             coeffs, at = fit(
                 variants[variant], mesh, test[items], begin_at, steps, rate, prior, watch
@@ -468,7 +468,7 @@ def main() -> None:
     parser.add_argument("--tuning-faces", type=int, default=6)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", nargs="*", default=[], help="names of losses")
-    parser.add_argument("--watch", type=int, nargs="*", default=[30])
+    parser.add_argument("--watch", type=int, nargs="*", default=[])
     parser.add_argument("--face-model", default="photoface")
     parser.add_argument("--rates", type=float, nargs="*", default=[0.1, 0.3])
     parser.add_argument("--priors", type=float, nargs="*", default=[0.001, 0.01])

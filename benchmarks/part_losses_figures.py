@@ -1,6 +1,6 @@
 """Pictures of docs/part_losses.md, from the numbers of part_losses.py and from drawn faces.
 
-python benchmarks/part_losses_figures.py --json result.json --out docs/images
+python benchmarks/part_losses_figures.py --json result.json --out docs/pictures
 
 No photograph is shown: the fitted mask is rendered from the face model itself.
 """
@@ -92,6 +92,8 @@ def picture_fits(mesh: Mesh, settings: dict, out: Path) -> None:
     coeffs = to_coeffs({**begin, **start}, mesh.model.sizes)
     panels.append(_panel("start", coeffs, mesh, targets))
     for name, variants in LOSSES.items():
+        if name not in settings:
+            continue
         row = settings[name]
         loss = variants[row["variant"]]
         coeffs, _ = fit(loss, mesh, targets, start, 100, row["rate"], row["prior"])
@@ -130,6 +132,8 @@ def picture_landscape(mesh: Mesh, settings: dict, out: Path) -> None:
     shifts = np.arange(-80, 81, 4)
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4))
     for name in ("PRDL", "Chamfer", "density-aware Chamfer", "ICP, both ways", "silhouette IoU"):
+        if name not in settings:
+            continue
         loss = LOSSES[name][settings[name]["variant"]]
         values = [_at(loss, points, visible, mesh, targets, float(s)) for s in shifts]
         axes[0].plot(shifts, np.array(values) / max(values), label=name)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from v3recon.data.part_targets import repair_sides
 from v3recon.io.images import PHOTO_SUFFIXES
 
 CELEBAMASK_LABELS = np.zeros(256, np.uint8)
@@ -129,7 +130,7 @@ def read_part_mask(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a PNG ({error})") from error
     if classes is None:
         raise ValueError(f"{path} is not a palette or single-channel PNG")
-    labels = CELEBAMASK_LABELS[classes]
+    labels = repair_sides(CELEBAMASK_LABELS[classes])
     if not labels.any():
         raise ValueError(f"{path} holds no face part (classes {np.unique(classes).tolist()})")
     return labels
