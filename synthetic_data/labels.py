@@ -1,0 +1,189 @@
+"""Everything that is known about a synthetic picture, in the picture's own pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from synthetic_data.expressions import LIPS, EditedFace
+from synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
+from synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
+from synthetic_data.warp import eye_outline, lid_outline, smooth_curve
+from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.data.image_folder import CELEBAMASK_LABELS
+from v3recon.data.profiling import affine_map, sample_labels
+from v3recon.face_models.landmarks import (
+    march_contour,
+    marched_landmarks_68,
+    marched_landmarks_106,
+)
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, to_clip
+from v3recon.render.rasterize import rasterize
+from v3recon.types import Decoded, FaceCoeffs
+
+SETS = ("68", "106", "134")
+CLASS_OF_LABEL = np.array([0, 5, 4, 7, 6, 2, 11, 12, 1], np.uint8)
+"""CelebAMask-HQ class of each part label."""
+SKIN_LABEL, SKIN_CLASS = 8, 1
+DEPTH_TOLERANCE = 0.05
+"""A point hidden by less than this, decimetres, still counts as seen."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one picture of side S.
+
+    Attributes:
+        points: [468, 3] mesh, picture pixels, x right, y down, z toward the camera.
+        landmarks: "68", "106", "134" -> [L, 2] picture pixels; contour points on the silhouette.
+        visible: the same keys -> [L] bool.
+        parts: [S, S] uint8 part labels 0…8.
+        classes: [S, S] uint8 CelebAMask-HQ classes.
+        coeffs: packed coefficients [K] for the crop's camera.
+        crop_to_picture: [2, 3] pixels of that crop to picture pixels.
+    """
+
+    points: np.ndarray
+    landmarks: dict[str, np.ndarray]
+    visible: dict[str, np.ndarray]
+    parts: np.ndarray
+    classes: np.ndarray
+    coeffs: np.ndarray
+    crop_to_picture: np.ndarray
+
+
+def make_labels(
+    face: SourceFace,
+    source_map: np.ndarray,
+    model: LinearFaceModel,
+    *,
+    points: np.ndarray,
+    coeffs: FaceCoeffs,
+    rotation: Tensor,
+    decoded: Decoded,
+    edited: EditedFace | None = None,
+) -> Labels:
+    """Labels of an edited or turned face.
+
+    Landmarks are projected vertices of the model, moved by what the detected points near them
+    differ from the model; hand-made points of the photo, where there are any, move by the
+    model's own displacement.
+
+    Args:
+        face: the photo's face.
+        source_map: [H, H, 2] of the warp, canvas pixels.
+        model: the face model.
+        points: [468, 3] mesh after the edit, canvas pixels.
+        coeffs: coefficients after the edit, B = 1.
+        rotation: [1, 3, 3] after the edit.
+        decoded: their geometry in the fit's crop.
+        edited: the change of expression, where there is one.
+    """
+    projected = to_pixels(decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas)
+    index = _landmark_ids(decoded if edited is None else face.decoded, rotation, coeffs, model)
+    missed = points[:, :2] - projected[:POINT_COUNT]
+    seen = _seen_vertices(decoded, model)
+    landmarks, visible = {}, {}
+    for name in SETS:
+        ids = index[name]
+        places, weights = _neighbors(model, ids.tobytes())
+        moved = projected[ids] + (weights[..., None] * missed[places]).sum(1)
+        if name == "68" and edited is not None and face.landmarks_68 is not None:
+            before = to_pixels(face.decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas)
+            missed_before = face.points[:, :2] - before[:POINT_COUNT]
+            own = before[ids] + (weights[..., None] * missed_before[places]).sum(1)
+            moved = face.landmarks_68 + moved - own
+        landmarks[name], visible[name] = to_picture(moved), seen[ids]
+    parts, classes = _warp_labels(face, source_map, edited)
+    to_small = np.array([[1 / OVERSAMPLING, 0, 0], [0, 1 / OVERSAMPLING, 0]])
+    to_small[:, 2] = 0.5 / OVERSAMPLING - 0.5
+    crop_to_picture = to_small[:, :2] @ face.crop_to_canvas
+    crop_to_picture[:, 2] += to_small[:, 2]
+    mesh = np.concatenate([to_picture(points[:, :2]), points[:, 2:] / OVERSAMPLING], 1)
+    packed = coeffs.to_tensor()[0].numpy()
+    return Labels(mesh, landmarks, visible, parts, classes, packed, crop_to_picture)
+
+
+def to_picture(points: np.ndarray) -> np.ndarray:
+    """Canvas pixels [N, 2] to picture pixels."""
+    return (points + 0.5) / OVERSAMPLING - 0.5
+
+
+def _landmark_ids(
+    decoded: Decoded, rotation: Tensor, coeffs: FaceCoeffs, model: LinearFaceModel
+) -> dict[str, np.ndarray]:
+    contour = march_contour(decoded.shape, rotation, coeffs.trans, model)
+    return {
+        "68": marched_landmarks_68(contour, model)[0].numpy(),
+        "106": marched_landmarks_106(contour, model)[0].numpy(),
+        "134": model.landmarks_134.numpy(),
+    }
+
+
+@lru_cache(maxsize=512)
+def _neighbors(model: LinearFaceModel, ids: bytes) -> tuple[np.ndarray, np.ndarray]:
+    """The three detector points nearest to each vertex on the mean face, and their weights."""
+    chosen = torch.from_numpy(np.frombuffer(ids, np.int64).copy())
+    places = model.shape_basis_at(chosen)[0]
+    detected = model.shape_basis_at(torch.arange(POINT_COUNT))[0]
+    distance, index = torch.cdist(places, detected).topk(3, largest=False)
+    weights = 1 / (distance + 1e-3)
+    weights = weights / weights.sum(1, keepdim=True)
+    return index.numpy(), weights.numpy().astype(float)
+
+
+def _seen_vertices(decoded: Decoded, model: LinearFaceModel) -> np.ndarray:
+    """[V] whether each vertex faces the camera with nothing in front of it."""
+    camera = Camera()
+    size = camera.image_size
+    fragments = rasterize(to_clip(decoded.vertices, camera), model.faces, (size, size))
+    depth = camera.distance - decoded.vertices[0, :, 2]
+    column, row = decoded.points_2d[0].round().long().clamp(0, size - 1).unbind(1)
+    front = fragments.depth[0, row, column]
+    return ((front == 0) | (depth < front + DEPTH_TOLERANCE)).numpy()
+
+
+def _warp_labels(
+    face: SourceFace, source_map: np.ndarray, edited: EditedFace | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Part labels and classes of the picture."""
+    side = face.canvas.shape[0]
+    nearest = np.round(source_map).astype(np.float32)
+    classes = CLASS_OF_LABEL[face.labels] if face.classes is None else face.classes
+    moved = cv2.remap(
+        classes, nearest, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )
+    if edited is not None:
+        _redraw(moved, edited)
+    parts = sample_labels(CELEBAMASK_LABELS[moved], affine_map(np.eye(2, 3), side))
+    return parts, sample_labels(moved, affine_map(np.eye(2, 3), side))
+
+
+def _redraw(classes: np.ndarray, edited: EditedFace) -> None:
+    """Closed eyes are skin, an opened mouth is inner mouth; writes into `classes`."""
+    for side in edited.closed:
+        eye_class = 5 if side == "right" else 4
+        region = np.zeros_like(classes)
+        width = edited.points[33, :2] - edited.points[133, :2]
+        _fill(region, lid_outline(edited.points, side))
+        _fill(region, eye_outline(edited.points, side))
+        reach = max(1, round(0.12 * float(np.linalg.norm(width))))
+        region = cv2.dilate(region, np.ones((2 * reach + 1,) * 2, np.uint8))
+        classes[(classes == eye_class) & (region > 0)] = SKIN_CLASS
+    if edited.opens_mouth and np.linalg.norm(np.subtract(*edited.points[list(LIPS), :2])) > 2:
+        region = np.zeros_like(classes)
+        upper, lower = (
+            smooth_curve(edited.points[list(edge), :2]) for edge in (UPPER_LIP_EDGE, LOWER_LIP_EDGE)
+        )
+        _fill(region, np.concatenate([upper, lower[-2:0:-1]]))
+        classes[region > 0] = INNER_MOUTH
+
+
+def _fill(region: np.ndarray, outline: np.ndarray) -> None:
+    cv2.fillPoly(region, [np.round(outline * 16).astype(np.int32)], 1, shift=4)
