@@ -54,6 +54,10 @@ PHOTO_POINTS = 1500
 PART_WEIGHTS = (4.0, 4.0, 2.0, 2.0, 1.0, 4.0, 4.0, 0.15)
 """Weights of the parts in the part loss, order of PART_NAMES. Squared distances grow with the
 part: unweighted, the skin's hair-cut border would be four fifths of the loss."""
+PARTS_MAX_YAW = 1.05
+"""Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
+MIN_PART_PIXELS = 10
+"""Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 FEATURE_LABELS = (1, 2, 3, 4, 6, 7)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
@@ -319,7 +323,8 @@ def _landmark_term(
 
 def _parts_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
     """Part re-projection distance to hand-made masks (PRDL), square pixels."""
-    chosen = (batch.labels_source == LABELS_HAND).nonzero()[:, 0]
+    usable = (batch.labels_source == LABELS_HAND) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+    chosen = usable.nonzero()[:, 0]
     if len(chosen) == 0:
         return 0 * posed.points_2d.sum()
     targets, anchors = mask_targets(batch.labels[chosen].cpu().numpy(), camera)
@@ -352,7 +357,9 @@ def mask_targets(labels: np.ndarray, camera: Camera) -> tuple[list[PartTargets],
     targets = []
     for face_labels in labels:
         found = part_target_statistics(part_masks(cut_forehead(face_labels)), grid.numpy())
-        targets.append(PartTargets(found.statistics * np.float32(scale), found.present))
+        pixels = np.bincount(face_labels.ravel(), minlength=9)[1:]
+        present = found.present & (pixels >= MIN_PART_PIXELS)
+        targets.append(PartTargets(found.statistics * np.float32(scale), present))
     return targets, (grid + 0.5) * scale - 0.5
 
 
