@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
         _report(found)
         arrays = build_arrays(args.photos, training, found)
         with replace_on_success(args.out) as temporary:
-            np.savez_compressed(temporary, **arrays)
+            np.savez_compressed(temporary, allow_pickle=False, **arrays)
     except ValueError as error:
         print(f"build-face-model: {error}", file=sys.stderr)
         return 2

@@ -108,7 +108,7 @@ def _laplacian(faces: np.ndarray, count: int) -> sparse.csr_matrix:
     adjacency = sparse.csr_matrix((np.ones(len(both)), both.T), shape=(count, count))
     adjacency.data[:] = 1.0
     degree = np.asarray(adjacency.sum(1)).ravel()
-    return (sparse.identity(count) - sparse.diags(1 / degree) @ adjacency).tocsr()
+    return sparse.csr_matrix(sparse.identity(count) - sparse.diags(1 / degree) @ adjacency)
 
 
 __all__ = ["EYE_BULGE", "ControlFit", "eye_rows", "fill_eyes"]

@@ -71,10 +71,10 @@ def detect_photos(folder: Path, names: list[str], cache: Path, workers: int = 2)
                 _write_cache(cache, known)
         _write_cache(cache, known)
     seen = [name for name in sorted(names) if known[name][1] is not None]
-    points = np.stack([known[name][1] for name in seen]) if seen else np.zeros((0, POINT_COUNT, 3))
+    points = _stack(known, seen)
     return Detections(
         names=seen,
-        points=points.astype(np.float32),
+        points=points,
         faceless=[n for n in sorted(names) if known[n][1] is None and not known[n][2]],
         unreadable={n: known[n][2] for n in sorted(names) if known[n][2]},
     )
@@ -124,6 +124,12 @@ def _detect(path: str) -> tuple[np.ndarray | None, str]:
     return best, ""
 
 
+def _stack(known: dict[str, Entry], names: list[str]) -> np.ndarray:
+    """Points [N, 478, 3] of photos with a face."""
+    found = [points for points in (known[name][1] for name in names) if points is not None]
+    return np.stack(found) if found else np.zeros((0, POINT_COUNT, 3), np.float32)
+
+
 def _file_size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
@@ -146,7 +152,6 @@ def _read_cache(path: Path) -> dict[str, Entry]:
 def _write_cache(path: Path, known: dict[str, Entry]) -> None:
     names = sorted(known)
     seen = [name for name in names if known[name][1] is not None]
-    points = [known[name][1] for name in seen]
     with replace_on_success(path) as temporary:
         np.savez(
             temporary,
@@ -154,7 +159,7 @@ def _write_cache(path: Path, known: dict[str, Entry]) -> None:
             sizes=np.array([known[name][0] for name in names]),
             reasons=np.array([known[name][2] for name in names], dtype=str),
             names=np.array(seen, dtype=str),
-            pts=np.stack(points) if points else np.zeros((0, POINT_COUNT, 3), np.float32),
+            pts=_stack(known, seen),
         )
 
 

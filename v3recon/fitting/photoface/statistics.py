@@ -64,7 +64,9 @@ def smooth_modes(
         [3 P, count] per standard deviation, largest first.
     """
     squared = ((points[:, None] - points[None]) ** 2).sum(2)
-    kernel = sum(deviation**2 * np.exp(-squared / length**2) for length, deviation in KERNEL_SCALES)
+    kernel = np.zeros_like(squared)
+    for length, deviation in KERNEL_SCALES:
+        kernel += deviation**2 * np.exp(-squared / length**2)
     size = len(points)
     full = np.zeros((size, 3, size, 3))
     for axis, sign in enumerate((-1.0, 1.0, 1.0)):

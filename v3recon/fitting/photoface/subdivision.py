@@ -51,10 +51,10 @@ def subdivide(
         One `Subdivided` a round, operators relative to the control mesh, coarse first.
     """
     result = []
-    operator = sparse.identity(len(mirror), format="csr")
+    operator = sparse.csr_matrix(sparse.identity(len(mirror)))
     for _ in range(rounds):
         step = _subdivide_once(faces, mirror, crease_edges, corners)
-        operator = (step.operator @ operator).tocsr()
+        operator = sparse.csr_matrix(step.operator @ operator)
         operator.sort_indices()
         result.append(
             Subdivided(step.faces, operator, step.mirror, step.parents, step.crease_edges)

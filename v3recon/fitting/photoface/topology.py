@@ -7,7 +7,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 DETECTOR_POINTS = 468
 """Vertices of MediaPipe's face mesh; they keep their ids in the control and the dense mesh."""
@@ -88,7 +88,7 @@ def find_mirror(points: np.ndarray) -> np.ndarray:
         u, _, vt = np.linalg.svd((source - source.mean(0)).T @ (target - target.mean(0)))
         rotation = (u * [1.0, 1.0, np.sign(np.linalg.det(u @ vt))]) @ vt
         moved = (flipped - source.mean(0)) @ rotation + target.mean(0)
-        mirror = cKDTree(points).query(moved)[1]
+        mirror = np.asarray(KDTree(points).query(moved)[1])
         first, second = np.arange(len(points)), mirror
     if not np.array_equal(mirror[mirror], np.arange(len(points))):
         raise ValueError("the mean face is too asymmetric to pair its vertices; use more photos")
@@ -144,24 +144,27 @@ def _cliques(edges: set[tuple[int, int]]) -> list[tuple[int, int, int]]:
     for a, b in edges:
         neighbors.setdefault(a, set()).add(b)
         neighbors.setdefault(b, set()).add(a)
-    cliques = sorted(
-        {tuple(sorted((a, b, c))) for a, b in edges for c in neighbors[a] & neighbors[b]}
-    )
+    cliques = sorted({_triangle(a, b, c) for a, b in edges for c in neighbors[a] & neighbors[b]})
     count = Counter((c[i], c[j]) for c in cliques for i, j in ((0, 1), (0, 2), (1, 2)))
     return [
         c for c in cliques if not all(count[c[i], c[j]] > 2 for i, j in ((0, 1), (0, 2), (1, 2)))
     ]
 
 
+def _triangle(a: int, b: int, c: int) -> tuple[int, int, int]:
+    low, middle, high = sorted((a, b, c))
+    return low, middle, high
+
+
 def _symmetric(
     triangles: list[tuple[int, int, int]], mirror: np.ndarray, mean: np.ndarray
 ) -> list[tuple[int, int, int]]:
     """Triangles of the right side (x < 0) and their mirror images where the sides differ."""
-    known = {tuple(sorted(t)) for t in triangles}
+    known = {_triangle(*t) for t in triangles}
     middle = (mean[33, 0] + mean[263, 0]) / 2
     result = []
     for triangle in sorted(known):
-        image = tuple(sorted(int(mirror[v]) for v in triangle))
+        image = _triangle(*(int(mirror[v]) for v in triangle))
         if image in known:
             result.append(triangle)
         elif mean[list(triangle), 0].mean() < middle:
