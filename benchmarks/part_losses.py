@@ -32,6 +32,7 @@ from v3recon.data.part_targets import (
     occluders_from_celebamask,
     part_masks,
     part_target_statistics,
+    repair_sides,
 )
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
@@ -140,7 +141,7 @@ def load_targets(photos: Path, names: list[str], mesh: Mesh, grid: int = 28) -> 
         warped = cv2.warpAffine(
             classes, matrix, (SIZE, SIZE), flags=cv2.INTER_NEAREST, borderValue=0
         )
-        labels = labels_from_celebamask(warped)
+        labels = repair_sides(labels_from_celebamask(warped))
         masks = part_masks(cut_forehead(labels))
         targets = part_target_statistics(masks, anchors.numpy())
         columns[0].append(labels)

@@ -43,7 +43,7 @@ def test_anchors_off_the_pixels_are_refused():
 def test_labels_are_the_persons_own_sides():
     classes = np.arange(19)[None]
     expected = [0, 8, 5, 0, 2, 1, 4, 3, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0]
-    assert labels_from_celebamask(classes, repair=False).tolist() == [expected]
+    assert labels_from_celebamask(classes).tolist() == [expected]
     assert np.flatnonzero(occluders_from_celebamask(classes)).tolist() == [3, 13, 14]
     with pytest.raises(ValueError, match="0…18"):
         labels_from_celebamask(np.array([[19]]))
@@ -71,7 +71,8 @@ def test_hand_made_masks_with_reversed_sides(shared_dir):
     folder = shared_dir / "photos" / "celebamask" / "masks"
     (path,) = folder.glob("*514018fe.png")
     classes = np.asarray(Image.open(path))
-    wrong, labels = (labels_from_celebamask(classes, repair=r) for r in (False, True))
+    wrong = labels_from_celebamask(classes)
+    labels = repair_sides(wrong)
     for right, left in ((1, 2), (3, 4)):
         assert np.argwhere(wrong == right)[:, 1].mean() > np.argwhere(wrong == left)[:, 1].mean()
         assert (labels == right).sum() == (wrong == left).sum()

@@ -58,12 +58,13 @@ class PartTargets:
     present: np.ndarray
 
 
-def labels_from_celebamask(classes: np.ndarray, repair: bool = True) -> np.ndarray:
+def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
     """Part labels 0 … 8 of a CelebAMask-HQ class map; ears, neck, hair and the rest become 0.
+
+    Some masks have left and right reversed; see `repair_sides`.
 
     Args:
         classes: [H, W] integers 0 … 18.
-        repair: exchange eyes or brows that are marked the wrong way round, see `repair_sides`.
 
     Returns:
         [H, W] uint8, 0 none, p + 1 = PART_NAMES[p].
@@ -80,7 +81,7 @@ def labels_from_celebamask(classes: np.ndarray, repair: bool = True) -> np.ndarr
     table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
     for number, name in CELEBAMASK_TO_PART.items():
         table[number] = PART_NAMES.index(name) + 1
-    return repair_sides(table[classes]) if repair else table[classes]
+    return table[classes]
 
 
 def repair_sides(labels: np.ndarray) -> np.ndarray:
