@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from v3recon.evaluation.landmarks import (
+from v3recon.evaluation.landmark_scores import (
     FIXED,
     GIVEN,
     MARCHED,

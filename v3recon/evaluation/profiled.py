@@ -22,7 +22,7 @@ from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
 from v3recon.data.regions import REGION_FACTOR
 from v3recon.data.samples import ProfiledValidation, place_sample
 from v3recon.data.shards import PreparedSet
-from v3recon.evaluation.landmarks import FIXED, MARCHED, failure_table
+from v3recon.evaluation.landmark_scores import FIXED, MARCHED, failure_table
 from v3recon.evaluation.nme import INNER, box_size, normalized_mean_error
 from v3recon.evaluation.options import ProfiledOptions
 from v3recon.evaluation.predict import (
