@@ -209,8 +209,8 @@ def test_wrong_face_is_not_taken(folder):
     moved = photo_points() + np.array([60, 0, 0])
     hand = photo_points()[MESH.landmarks_68, :2]
     shape = (SIZE, SIZE, 3)
-    assert regions._choose_mesh([moved], hand, None, shape) is None
-    chosen = regions._choose_mesh([moved, photo_points()], hand, None, shape)
+    assert regions.choose_mesh([moved], hand, None, shape) is None
+    chosen = regions.choose_mesh([moved, photo_points()], hand, None, shape)
     np.testing.assert_array_equal(chosen, photo_points())
 
 

@@ -106,7 +106,7 @@ def prepare_face(
         height, width = image.shape[:2]
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)
     meshes = detector(folder / entry.file, entry.file, image)
-    mesh = _choose_mesh(meshes, hand, mask, image.shape)
+    mesh = choose_mesh(meshes, hand, mask, image.shape)
     if mesh is None and hand is None:
         raise NoFaceError("no face found" if not meshes else "no detected face fits the mask")
     box = hand if hand is not None else mesh[load_face_mesh().landmarks_68]  # type: ignore[index]
@@ -203,7 +203,7 @@ def repair_sides(labels: np.ndarray, points: np.ndarray) -> np.ndarray:
     return MIRROR_LABELS[labels] if other < own else labels
 
 
-def _choose_mesh(
+def choose_mesh(
     meshes: list[np.ndarray],
     hand: np.ndarray | None,
     mask: np.ndarray | None,
