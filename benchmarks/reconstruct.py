@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from synthetic_assets import OFFICIAL_SIZE, write_official_assets
 
 from v3recon.io.images import read_image, write_png
+from v3recon.io.memory import keep_freed_memory
 from v3recon.outputs import (
     OutputChoice,
     draw_sheet,
@@ -63,6 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
+    keep_freed_memory()  # as the program does
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:

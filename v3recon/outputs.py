@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from v3recon.products import (
 )
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image, render_shape
-from v3recon.segmentation import segment_part_bits, segment_visible
+from v3recon.segmentation import segment_both
 from v3recon.uv.bake import sample_uv, uv_layout
 from v3recon.visualize import (
     PANEL_SIZE,
@@ -117,34 +117,37 @@ def write_face(
         rasterizer: see `render.rasterize.rasterize`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    appearance = make_appearance(face, rasterizer)
-    segmentation = segment(face, rasterizer) if choice.seg or choice.seg_visible else None
-
-    def write_model_mesh() -> None:
-        write_obj(folder / f"{name}_pcaTex.obj", face, colors=appearance.colors[0])
-
-    def write_photo_meshes() -> None:
-        texture = extract_texture(face, image_np, choice.texture_size, appearance=appearance)
-        layout = uv_layout(face.model, choice.texture_size)
-        colors = sample_uv(texture.texture, layout)[0] / 255
-        write_obj(folder / f"{name}_extractTex.obj", face, colors=colors)
-        write_obj(folder / f"{name}_uv.obj", face, texture=texture.texture[0])
-
-    def write_picture_and_values() -> None:
-        sheet = draw_sheet(face, image_np, choice, segmentation, appearance, rasterizer)
-        write_png(folder / f"{name}.png", sheet)
-        values = face_values(face, choice)
-        write_json(folder / f"{name}.json", values)
-        arrays = face_arrays(face, choice, segmentation, appearance)
-        write_results(folder / f"{name}.npy", {**values, **arrays})
-
-    jobs = [write_picture_and_values]
-    if choice.extracted_texture:
-        jobs.insert(0, write_photo_meshes)  # the longest one first
-    if choice.model_texture:
-        jobs.append(write_model_mesh)
     with ThreadPoolExecutor(_WRITERS) as pool:
-        for job in [pool.submit(job) for job in jobs]:
+        jobs: list[Future[None]] = []
+
+        def start(job: Callable[..., None], *arguments: Any, **options: Any) -> None:
+            jobs.append(pool.submit(job, *arguments, **options))
+
+        def write_photo_meshes() -> None:
+            texture = extract_texture(face, image_np, choice.texture_size, appearance=appearance)
+            start(write_obj, folder / f"{name}_uv.obj", face, texture=texture.texture[0])
+            layout = uv_layout(face.model, choice.texture_size)
+            colors = sample_uv(texture.texture, layout)[0] / 255
+            start(write_obj, folder / f"{name}_extractTex.obj", face, colors=colors)
+
+        def write_picture_and_values() -> None:
+            segmentation = segmented.result()
+            values = face_values(face, choice)
+            write_json(folder / f"{name}.json", values)
+            arrays = face_arrays(face, choice, segmentation, appearance)
+            write_results(folder / f"{name}.npy", {**values, **arrays})
+            sheet = draw_sheet(face, image_np, choice, segmentation, appearance, rasterizer)
+            write_png(folder / f"{name}.png", sheet)
+
+        wanted = choice.seg or choice.seg_visible
+        segmented = pool.submit(lambda: segment(face, rasterizer) if wanted else None)
+        appearance = make_appearance(face, rasterizer)
+        if choice.extracted_texture:
+            start(write_photo_meshes)  # the longest one first
+        start(write_picture_and_values)
+        if choice.model_texture:
+            start(write_obj, folder / f"{name}_pcaTex.obj", face, colors=appearance.colors[0])
+        for job in jobs:  # grows while jobs start others, which they do before they end
             job.result()
 
 
@@ -220,8 +223,7 @@ def draw_sheet(
     labels, bits = None, None
     if segmentation is not None and matrix[0, 0] > 1:  # enlarged: drawn again, to be sharp
         arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
-        labels = segment_visible(*arguments)[0].cpu().numpy()
-        bits = segment_part_bits(*arguments)[0].cpu().numpy()
+        labels, bits = (drawn[0].cpu().numpy() for drawn in segment_both(*arguments))
     elif segmentation is not None:
         labels = panel_labels(segmentation.labels, matrix)
         bits = panel_labels(segmentation.part_bits, matrix)

@@ -17,7 +17,7 @@ from v3recon.io import obj
 from v3recon.pipeline import Reconstruction
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
-from v3recon.segmentation import segment_part_bits, segment_visible
+from v3recon.segmentation import segment_both
 from v3recon.uv.bake import uv_layout
 from v3recon.uv.texture_extraction import ExtractedTexture
 from v3recon.uv.texture_extraction import extract_texture as extract_uv_texture
@@ -97,8 +97,8 @@ def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
     )
     from_crop = _compose(to_drawing, face.crop.inverse_matrix).to(face.points_2d)[None]
     arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
-    for whole, draw in ((labels, segment_visible), (bits, segment_part_bits)):
-        drawn = draw(*arguments)[0].cpu().numpy()
+    for whole, map_ in zip((labels, bits), segment_both(*arguments), strict=True):
+        drawn = map_[0].cpu().numpy()
         if shrink < 1:
             drawn = cv2.resize(drawn, window[::-1], interpolation=cv2.INTER_NEAREST)
         whole[top:bottom, left:right] = drawn

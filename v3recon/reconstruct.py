@@ -16,6 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from v3recon.io.images import list_photos, read_image
+from v3recon.io.memory import keep_freed_memory
 
 TRUE_WORDS = ("1", "true", "yes")
 FALSE_WORDS = ("0", "false", "no")
@@ -209,6 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         wrong usage or missing assets, 130 when interrupted.
     """
     started = time.perf_counter()
+    keep_freed_memory()
     summary = Summary()
     try:
         config = parse_arguments(argv)

@@ -59,22 +59,25 @@ def segment_visible(
         [B, H, W] uint8, 0…8.
     """
     with torch.no_grad():
-        if normals is None:
-            facing = facing_camera(decoded.vertices, model.faces, model.vertex_faces)
-        else:
-            facing = normals[..., 2] >= 0
-        labels = torch.zeros(
-            len(decoded.vertices), *image_size, dtype=torch.uint8, device=decoded.vertices.device
+        windows = _windows(decoded, camera, image_size, from_crop)
+        return _draw_visible(windows, decoded, model, image_size, rasterizer, normals)
+
+
+def segment_both(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """`segment_visible` and `segment_part_bits`, projected once; same arguments."""
+    with torch.no_grad():
+        windows = _windows(decoded, camera, image_size, from_crop)
+        return (
+            _draw_visible(windows, decoded, model, image_size, rasterizer),
+            _draw_part_bits(windows, decoded, model, image_size, rasterizer),
         )
-        for items, window, clip in _windows(decoded, camera, image_size, from_crop):
-            rows, columns = window
-            size = (rows.stop - rows.start, columns.stop - columns.start)
-            fragments = rasterize(clip, model.faces, size, rasterizer)
-            touched = touched_vertices(fragments, model.faces, model.vertex_count)
-            labels[items, rows, columns] = visible_labels(
-                fragments, model.faces, model.part_labels, touched & facing[items]
-            )
-        return labels
 
 
 def visible_labels(
@@ -130,19 +133,8 @@ def segment_part_bits(
 ) -> Tensor:
     """`segment_parts` packed: [B, H, W] uint8, bit p of a pixel = part p; same arguments."""
     with torch.no_grad():
-        faces = torch.cat(model.part_faces)
-        group = torch.repeat_interleave(
-            torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
-            torch.tensor([len(part) for part in model.part_faces], device=faces.device),
-        )
-        bits = torch.zeros(
-            len(decoded.vertices), *image_size, dtype=torch.uint8, device=decoded.vertices.device
-        )
-        for items, window, clip in _windows(decoded, camera, image_size, from_crop):
-            rows, columns = window
-            size = (rows.stop - rows.start, columns.stop - columns.start)
-            bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
-        return bits
+        windows = _windows(decoded, camera, image_size, from_crop)
+        return _draw_part_bits(windows, decoded, model, image_size, rasterizer)
 
 
 def unpack_part_bits(bits: Tensor) -> Tensor:
@@ -173,9 +165,58 @@ def colorize_labels(labels: Tensor) -> Tensor:
     return colors[labels.long()].permute(0, 3, 1, 2)
 
 
+_Windows = list[tuple[slice, tuple[slice, slice], Tensor]]
+
+
+def _draw_visible(
+    windows: _Windows,
+    decoded: Decoded,
+    model: LinearFaceModel,
+    image_size: tuple[int, int],
+    rasterizer: str,
+    normals: Tensor | None = None,
+) -> Tensor:
+    """Labels [B, H, W] uint8 of the windows' parts that are seen."""
+    vertices = decoded.vertices
+    if normals is None:
+        facing = facing_camera(vertices, model.faces, model.vertex_faces)
+    else:
+        facing = normals[..., 2] >= 0
+    labels = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
+    for items, (rows, columns), clip in windows:
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        fragments = rasterize(clip, model.faces, size, rasterizer)
+        touched = touched_vertices(fragments, model.faces, model.vertex_count)
+        labels[items, rows, columns] = visible_labels(
+            fragments, model.faces, model.part_labels, touched & facing[items]
+        )
+    return labels
+
+
+def _draw_part_bits(
+    windows: _Windows,
+    decoded: Decoded,
+    model: LinearFaceModel,
+    image_size: tuple[int, int],
+    rasterizer: str,
+) -> Tensor:
+    """Bits [B, H, W] uint8 of the parts drawn alone in the windows."""
+    vertices = decoded.vertices
+    faces = torch.cat(model.part_faces)
+    group = torch.repeat_interleave(
+        torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
+        torch.tensor([len(part) for part in model.part_faces], device=faces.device),
+    )
+    bits = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
+    for items, (rows, columns), clip in windows:
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
+    return bits
+
+
 def _windows(
     decoded: Decoded, camera: Camera, image_size: tuple[int, int], from_crop: Tensor | None
-) -> list[tuple[slice, tuple[slice, slice], Tensor]]:
+) -> _Windows:
     """Parts of the raster worth drawing: batch items, rows and columns, clip coordinates there.
 
     Without `from_crop` this is the whole raster for the whole batch; with it, one window per item

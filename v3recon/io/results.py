@@ -47,15 +47,20 @@ def write_results(path: str | Path, values: Mapping[str, Any]) -> None:
 
 
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write the same kind of dict as JSON; arrays become lists of rounded numbers."""
-    write_text_atomic(path, json.dumps(_plain(values), ensure_ascii=False, indent=1) + "\n")
+    """Write the same kind of dict as JSON, a line for each key; arrays become rounded lists."""
+    lines = [
+        f"{json.dumps(str(key))}: {json.dumps(_plain(value), ensure_ascii=False)}"
+        for key, value in values.items()
+    ]
+    write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        is_float = np.issubdtype(value.dtype, np.floating)
+        return (value.astype(np.float64).round(JSON_DECIMALS) if is_float else value).tolist()
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return round(value, JSON_DECIMALS) if isinstance(value, float) else value

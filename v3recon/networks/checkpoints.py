@@ -225,9 +225,7 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
     """Network of the description with the weights, loaded strictly by name and shape."""
     if description.rotation not in ROTATIONS:
         raise ValueError(f"its rotation {description.rotation!r} is not known")
-    regressor = Regressor(
-        description.backbone, description.sizes, description.input_size, description.rotation
-    )
+    regressor = _unfilled(description)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
     extra = [key for key in weights if key not in expected]
@@ -248,9 +246,28 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
         {
             key: value.float() if value.is_floating_point() else value
             for key, value in weights.items()
-        }
+        },
+        assign=True,  # the tensors themselves: spares a copy
     )
     return regressor
+
+
+def _unfilled(description: CheckpointDescription) -> Regressor:
+    """Network of the description; its weights take no memory or time where that is possible."""
+
+    def make() -> Regressor:
+        return Regressor(
+            description.backbone, description.sizes, description.input_size, description.rotation
+        )
+
+    try:
+        with torch.device("meta"):
+            regressor = make()
+    except (RuntimeError, NotImplementedError):  # some backbones compute while they are built
+        return make()
+    kept = regressor.state_dict()
+    unsaved = [name for name, _ in regressor.named_buffers() if name not in kept]
+    return make() if unsaved else regressor
 
 
 def _check_face_model(description: CheckpointDescription, model: LinearFaceModel) -> None:
