@@ -142,7 +142,8 @@ def fuse_for_inference(regressor: Regressor, in_place: bool = False) -> Regresso
         in_place: change the network itself, which spares the memory of a copy.
     """
     fused = (regressor if in_place else copy.deepcopy(regressor)).eval()
-    for module in list(fused.modules()):
+    # Of the modules only those with children: the list must not keep folded convolutions alive.
+    for module in [module for module in fused.modules() if any(True for _ in module.children())]:
         _fold_children(module)
     fused.requires_grad_(False)
     return fused.to(memory_format=torch.channels_last)
