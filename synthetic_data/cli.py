@@ -8,6 +8,7 @@ import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from synthetic_data.generate import RunOptions, run_jobs
 from synthetic_data.manifest import Job, finish, plan_jobs, read_published, write_index
 from synthetic_data.mask_editing import load_generator
 from synthetic_data.poses import TurnRange
-from synthetic_data.quality import detector_reader, regressor_reader
+from synthetic_data.quality import MIN_RESPONSE, detector_reader, regressor_reader
 from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector, stored_detector
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import write_text_atomic
@@ -31,7 +32,7 @@ USAGE = """usage: v3recon synthesize {expressions,poses,published} [options]
   poses        turn faces further to the side (face profiling): pictures and labels
   published    index of an unpacked archive of published synthetic pictures (images only)
 """
-SHIPPED_WEIGHTS = Path("networks") / "data" / "photoface_mbnetv3.pth"
+SHIPPED_WEIGHTS = "networks/data/photoface_mbnetv3.pth"
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,13 @@ class ExpressionsConfig(CommonConfig):
     kinds: tuple[str, ...] = tuple(KINDS)
     """Kinds of edits."""
     check: Literal["auto", "regressor", "detector", "none"] = "auto"
-    """Who must read the intended expression (auto: the regressor where there are weights, else
-    the mesh detector where it is installed)."""
+    """Who must read the intended expression in the picture (auto: the regressor if --weights are
+    given, else the mesh detector, else the shipped regressor)."""
     weights: Path | None = None
     """Weights of the regressor that checks (default: the shipped ones)."""
+    min_response: float = MIN_RESPONSE
+    """Least share of the intended change that must be read; lower it for weights that were never
+    shown closed eyes."""
     generator: str = ""
     """module:function(image, mask, edited_mask) -> image that draws the pictures instead."""
 
@@ -165,9 +169,11 @@ def make_options(config: CommonConfig) -> RunOptions:
         mediapipe_detector()
     kinds: tuple[str, ...] = ()
     check, weights, generator, turns = "none", None, "", TurnRange()
+    min_response = MIN_RESPONSE
     if isinstance(config, ExpressionsConfig):
         kinds, generator = tuple(dict.fromkeys(config.kinds)), config.generator
         check, weights = choose_check(config)
+        min_response = config.min_response
         if weights is not None:
             regressor_reader(weights, model)
         if generator:
@@ -185,6 +191,7 @@ def make_options(config: CommonConfig) -> RunOptions:
         face_model=config.face_model,
         meshes=config.meshes,
         check=check,
+        min_response=min_response,
         weights=weights,
         generator=generator,
         turns=turns,
@@ -197,15 +204,12 @@ def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
     Raises:
         ValueError: if the one that was asked for is not there.
     """
-    if config.check in ("auto", "regressor"):
-        import v3recon
-
-        shipped = Path(v3recon.__file__).parent / SHIPPED_WEIGHTS
-        weights = config.weights or (shipped if shipped.is_file() else None)
-        if weights is not None:
-            return "regressor", weights
-        if config.check == "regressor":
+    shipped = files("v3recon") / SHIPPED_WEIGHTS
+    weights = config.weights or (Path(str(shipped)) if shipped.is_file() else None)
+    if config.check == "regressor" or (config.check == "auto" and config.weights is not None):
+        if weights is None:
             raise ValueError("--check regressor needs --weights FILE.pth")
+        return "regressor", weights
     if config.check in ("auto", "detector"):
         try:
             detector_reader()
@@ -213,6 +217,8 @@ def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
         except NoMeshDetectorError:
             if config.check == "detector":
                 raise
+            if weights is not None:
+                return "regressor", weights
     return "none", None
 
 
@@ -252,7 +258,7 @@ def synthesize(options: RunOptions, jobs: list[Job], workers: int) -> int:
     if not report["written"]:
         print("no picture was written", file=sys.stderr)
         return 1
-    write_contact_sheet(options, jobs, records)
+    write_contact_sheet(options, records)
     print(f"manifest, index, meshes, contact sheet: {options.out}")
     return 0
 

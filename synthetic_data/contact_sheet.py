@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 
 from synthetic_data.generate import RunOptions
-from synthetic_data.manifest import WRITTEN, Job
+from synthetic_data.manifest import WRITTEN
+from synthetic_data.source_face import cut_canvas
 from v3recon.data.image_folder import CELEBAMASK_LABELS, read_pts
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.images import read_image
@@ -20,9 +21,7 @@ CELL = 160
 ROWS = 10
 
 
-def write_contact_sheet(
-    options: RunOptions, jobs: list[Job], records: list[dict[str, Any]]
-) -> None:
+def write_contact_sheet(options: RunOptions, records: list[dict[str, Any]]) -> None:
     """Two sheets of the same evenly spaced photos: pictures, and pictures with their labels.
 
     Each row is a photo (left) and one picture of each kind; empty where none was written.
@@ -34,13 +33,14 @@ def write_contact_sheet(
             column = record["kind"] if options.kinds else str(record["number"])
             by_photo.setdefault(record["photo"], {}).setdefault(column, record)
     photos = sorted(by_photo)
-    chosen = [
-        photos[k] for k in np.linspace(0, len(photos) - 1, min(ROWS, len(photos))).astype(int)
-    ]
+    places = np.linspace(0, len(photos) - 1, min(ROWS, len(photos))).astype(int)
+    chosen = [photos[place] for place in places]
     shape = (len(chosen) * CELL, (1 + len(kinds)) * CELL, 3)
     plain, labelled = np.full(shape, 255, np.uint8), np.full(shape, 255, np.uint8)
     for row, photo in enumerate(chosen):
-        original = _fit(read_image(options.photos / photo))
+        matrix = np.array(next(iter(by_photo[photo].values()))["photo_to_picture"])
+        cut = cut_canvas(read_image(options.photos / photo), matrix, options.size)
+        original = cv2.resize(cut, (CELL, CELL), interpolation=cv2.INTER_AREA)
         _put(plain, row, 0, original)
         _put(labelled, row, 0, original)
         for column, kind in enumerate(kinds, 1):
@@ -63,16 +63,6 @@ def _draw_labels(out: Path, record: dict[str, Any], picture: np.ndarray) -> np.n
     cell = cv2.resize(mixed, (CELL, CELL), interpolation=cv2.INTER_AREA)
     for x, y in (read_pts(out / record["landmarks"]) + 0.5) * scale - 0.5:
         cv2.circle(cell, (round(x), round(y)), 1, (255, 255, 255), -1)
-    return cell
-
-
-def _fit(image: np.ndarray) -> np.ndarray:
-    scale = CELL / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    cell = np.full((CELL, CELL, 3), 255, np.uint8)
-    top, left = (CELL - small.shape[0]) // 2, (CELL - small.shape[1]) // 2
-    cell[top : top + small.shape[0], left : left + small.shape[1]] = small
     return cell
 
 

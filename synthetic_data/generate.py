@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthetic_data.expressions import KINDS, EditedFace, edit_expression
+from synthetic_data.expressions import EditedFace, edit_expression
 from synthetic_data.interior import paint
 from synthetic_data.labels import Labels, make_labels
 from synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_picture
@@ -41,7 +41,7 @@ from v3recon.data.mesh_detection import (
     mediapipe_detector,
     stored_detector,
 )
-from v3recon.data.regions import _choose_mesh
+from v3recon.data.regions import choose_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
@@ -64,6 +64,7 @@ class RunOptions:
         face_model: name or path.
         meshes: stored detections; empty: MediaPipe.
         check: "regressor", "detector" or "none".
+        min_response: least share of the intended change that the check must read.
         weights: of the regressor that checks.
         generator: "module:function", or "".
         turns: yaw and pitch ranges of poses.
@@ -79,6 +80,7 @@ class RunOptions:
     face_model: str
     meshes: tuple[Path, ...]
     check: str
+    min_response: float
     weights: Path | None
     generator: str
     turns: TurnRange
@@ -147,7 +149,7 @@ class Worker:
         classes = read_classes(folder / entry.mask, image.shape) if entry.mask else None
         meshes = self.detector(folder / entry.file, entry.file, image)
         mask = None if classes is None else (classes > 0).astype(np.uint8)
-        mesh = _choose_mesh(meshes, hand, mask, image.shape)
+        mesh = choose_mesh(meshes, hand, mask, image.shape)
         if mesh is None:
             raise SkippedPhotoError("no face found" if not meshes else "no face fits the labels")
         return make_source_face(
@@ -180,7 +182,14 @@ class Worker:
         except SkippedPhotoError as error:
             return self._record(job, kind, SKIPPED, str(error), number)
         quality = judge(
-            self.reader, face, edited, before, picture, points=labels.points, states_before=states
+            self.reader,
+            face,
+            edited,
+            before,
+            picture,
+            points=labels.points,
+            states_before=states,
+            min_response=self.options.min_response,
         )
         details = {
             "strengths": {key: round(value, 4) for key, value in edited.strengths.items()},
@@ -190,7 +199,7 @@ class Worker:
         if quality.reason:
             return self._record(job, kind, REFUSED, quality.reason, number) | details
         paths = write_picture(self.options.out, kind, name, picture, labels)
-        return self._record(job, kind, WRITTEN, "", number) | details | paths
+        return self._record(job, kind, WRITTEN, "", number) | details | paths | _cut(face)
 
     def _pose(self, job: Job, face: SourceFace, number: int) -> dict[str, Any]:
         seed = _seed(self.options.seed, job.entry.file, POSES, number)
@@ -210,10 +219,10 @@ class Worker:
         )
         paths = write_picture(self.options.out, POSES, f"{job.key}_{number}", picture, labels)
         angles = {
-            "yaw": round(np.degrees(turned.yaw), 2),
-            "pitch": round(np.degrees(turned.pitch), 2),
+            "yaw": round(float(np.degrees(turned.yaw)), 2),
+            "pitch": round(float(np.degrees(turned.pitch)), 2),
         }
-        return self._record(job, POSES, WRITTEN, "", number) | angles | paths
+        return self._record(job, POSES, WRITTEN, "", number) | angles | paths | _cut(face)
 
     def _generate(self, face: SourceFace, edited: EditedFace, before: np.ndarray) -> np.ndarray:
         labels = make_labels(
@@ -349,3 +358,10 @@ def _seed(seed: int, photo: str, kind: str, number: int) -> list[int]:
 def _figures(quality: Quality) -> dict[str, float | None]:
     share = None if np.isnan(quality.response) else round(quality.response, 3)
     return {"response": share, "seam": round(quality.seam, 3), "fold": round(quality.fold, 4)}
+
+
+def _cut(face: SourceFace) -> dict[str, list[list[float]]]:
+    """Where the picture was cut from its photo."""
+    matrix = face.to_canvas / OVERSAMPLING
+    matrix[:, 2] += 0.5 / OVERSAMPLING - 0.5
+    return {"photo_to_picture": [[round(float(v), 6) for v in row] for row in matrix]}

@@ -160,7 +160,7 @@ def _paint_mouth(
     grey = inside @ np.array([0.299, 0.587, 0.114])
     inside = grey[..., None] + look.colorfulness * (inside - grey[..., None])
     tint = look.color / max(float(look.color @ [0.299, 0.587, 0.114]), 1)
-    tint = 1 + 0.35 * (tint / np.array([1.2, 0.95, 0.8]) - 1)
+    tint = 1 + 0.35 * look.colorfulness * (tint / np.array([1.2, 0.95, 0.8]) - 1)
     inside *= np.clip(look.light, 0.25, 1.25) * np.clip(tint, 0.75, 1.25)
     inside = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), max(look.sigma, 0.008 * width))
     inside += _grain(part.shape, look, rng)
@@ -169,7 +169,6 @@ def _paint_mouth(
         inside = _keep_own_teeth(inside, face, (upper_own, lower_own, gap), column, d, width)
     outline = np.concatenate([upper, lower[-2:0:-1]])
     opening = _mask(outline - shift, part.shape, max(0.012 * width, 0.6 * look.sigma))
-    opening *= np.clip(s * 0 + 1, 0, 1)
     part += opening[..., None] * (inside - part)
     result[window] = np.clip(np.round(part), 0, 255).astype(np.uint8)
 
@@ -215,8 +214,9 @@ def _interior(
     # Tongue: a low mound behind the lower lip.
     mound = rng.uniform(0.3, 0.55) * opening * np.sqrt(np.clip(1 - (x / 0.74) ** 2, 0, 1))
     tongue = _step(-0.045, 0.05, mound - below) * _step(0.0, 0.12, 0.78 - np.abs(x))
-    bulge = 0.42 + 0.4 * _step(0.0, 0.22, mound - below)
-    bulge = bulge * (1 - 0.2 * np.exp(-((x / 0.07) ** 2))) * _step(-0.03, 0.07, below + 0.01)
+    bulge = rng.uniform(0.3, 0.45) + 0.5 * _step(-0.02, 0.3, mound - below)
+    bulge = bulge * (1 - 0.25 * np.exp(-((x / 0.08) ** 2))) * (1 - 0.35 * x**2)
+    bulge = bulge * (0.35 + 0.65 * _step(-0.02, 0.09, below))
     color = color + tongue[..., None] * (bulge[..., None] * _TONGUE - color)
     # Upper teeth hang from the upper jaw: a row behind the lip, darker toward the corners.
     half = rng.uniform(0.7, 0.8)

@@ -154,10 +154,10 @@ def _warp_labels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Part labels and classes of the picture."""
     side = face.canvas.shape[0]
-    nearest = np.round(source_map).astype(np.float32)
+    x, y = np.ascontiguousarray(np.round(source_map).astype(np.float32).transpose(2, 0, 1))
     classes = CLASS_OF_LABEL[face.labels] if face.classes is None else face.classes
     moved = cv2.remap(
-        classes, nearest, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+        classes, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )
     if edited is not None:
         _redraw(moved, edited)

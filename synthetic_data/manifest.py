@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,14 +94,13 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
     arrays = {f"landmarks_{name}": value.astype(np.float32) for name, value in
               labels.landmarks.items()}  # fmt: skip
     arrays |= {f"visible_{name}": value for name, value in labels.visible.items()}
+    arrays |= {
+        "coeffs": labels.coeffs.astype(np.float32),
+        "crop_to_picture": labels.crop_to_picture,
+        "points": labels.points.astype(np.float32),
+    }
     with replace_on_success(out / paths["labels"]) as temporary:
-        np.savez(
-            temporary,
-            coeffs=labels.coeffs.astype(np.float32),
-            crop_to_picture=labels.crop_to_picture,
-            points=labels.points.astype(np.float32),
-            **arrays,
-        )
+        np.savez(temporary, **arrays)
     with replace_on_success(out / paths["file"]) as temporary:
         Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
     return paths
@@ -148,10 +147,12 @@ def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     """
     write_records(out / "manifest.jsonl", records)
     written = [record for record in records if record["status"] == WRITTEN]
-    with replace_on_success(out / "index.csv") as temporary, temporary.open("w", newline="") as f:
-        table = csv.DictWriter(f, INDEX_COLUMNS, extrasaction="ignore", lineterminator="\n")
-        table.writeheader()
-        table.writerows(row | {"source": f"synthetic_{row['kind']}"} for row in written)
+    rows = [
+        {column: record[column] for column in INDEX_COLUMNS}
+        | {"source": f"synthetic_{record['kind']}"}
+        for record in written
+    ]
+    write_index(out / "index.csv", rows)
     meshes = []
     for record in written:
         with np.load(out / record["labels"], allow_pickle=False) as arrays:
@@ -215,9 +216,9 @@ def read_published(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def write_index(path: Path, rows: list[dict[str, str]]) -> None:
+def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """An index in the format of `v3recon prepare --index`."""
     with replace_on_success(path) as temporary, temporary.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, INDEX_COLUMNS, lineterminator="\n")
+        table = csv.DictWriter(stream, list(INDEX_COLUMNS), lineterminator="\n")
         table.writeheader()
         table.writerows(rows)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -95,7 +96,7 @@ def load_generator(name: str) -> Generator:
     """
     module, _, function = name.partition(":")
     try:
-        found = getattr(importlib.import_module(module), function)
+        found: Any = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(f"--generator {name!r}: {error}; expected module:function") from error
     if not callable(found):

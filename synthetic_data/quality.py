@@ -107,6 +107,7 @@ def judge(
     *,
     points: np.ndarray,
     states_before: np.ndarray | None,
+    min_response: float = MIN_RESPONSE,
 ) -> Quality:
     """Measure a picture.
 
@@ -118,6 +119,7 @@ def judge(
         after: [S, S, 3] the picture.
         points: [468, 3] its mesh, picture pixels.
         states_before: states read from the photo; None where nothing was found.
+        min_response: least share of the intended change that must be read.
     """
     fold = fold_share(face.points, edited.points)
     scale = (face.points[:, :2] + 0.5) * before.shape[0] / face.canvas.shape[0] - 0.5
@@ -135,7 +137,7 @@ def judge(
         reason = "a seam shows"
     elif reader is not None and found is None:
         reason = "the self-check finds no face"
-    elif share < MIN_RESPONSE:
+    elif share < min_response:
         reason = "the self-check does not read the expression"
     return Quality(share, seam, fold, reason)
 

@@ -130,10 +130,10 @@ def make_source_face(
         cut_classes = None
     else:
         cut_classes = cv2.warpAffine(classes, to_canvas, (side, side), flags=cv2.INTER_NEAREST)
-        parts = CELEBAMASK_LABELS[cut_classes]
+        parts = CELEBAMASK_LABELS[np.asarray(cut_classes)]
         labels = repair_sides(parts, points)
         if (labels != parts).any():
-            cut_classes = _exchange_sides(cut_classes)
+            cut_classes = _exchange_sides(np.asarray(cut_classes))
     return SourceFace(
         canvas=cut_canvas(image, to_canvas, side),
         to_canvas=to_canvas,
@@ -170,7 +170,7 @@ def canvas_matrix(
 
 
 def cut_canvas(image: np.ndarray, to_canvas: np.ndarray, side: int) -> np.ndarray:
-    """The canvas [side, side, 3]; beyond the photo's border lies its blurred reflection."""
+    """A square [side, side, 3] of a photo; beyond its border lies its blurred reflection."""
     height, width = image.shape[:2]
     corner = cv2.invertAffineTransform(to_canvas) @ [[-1, side], [-1, side], [1, 1]]
     low = np.maximum(0, np.ceil(-corner[:, 0])).astype(int)

@@ -182,4 +182,5 @@ def _areas(points: np.ndarray, triangles: np.ndarray) -> np.ndarray:
 
 def remap(canvas: np.ndarray, source_map: np.ndarray) -> np.ndarray:
     """The picture a source map shows."""
-    return cv2.remap(canvas, source_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    x, y = np.ascontiguousarray(source_map.transpose(2, 0, 1))
+    return cv2.remap(canvas, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
