@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    keep_freed_memory()  # as the program does
+    keep_freed_memory(one_pool=True)  # as the program does
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     with tempfile.TemporaryDirectory() as scratch:

@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
         wrong usage or missing assets, 130 when interrupted.
     """
     started = time.perf_counter()
-    keep_freed_memory()
+    keep_freed_memory(one_pool=True)
     summary = Summary()
     try:
         config = parse_arguments(argv)
