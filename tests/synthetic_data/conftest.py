@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+import pytest
+from synthetic_photo import make_face
+
+from synthetic_data.source_face import SourceFace
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.load import load_face_model
+
+
+@pytest.fixture(scope="session")
+def photoface() -> LinearFaceModel:
+    return load_face_model("photoface")
+
+
+@pytest.fixture(scope="session")
+def face(photoface: LinearFaceModel) -> SourceFace:
+    return make_face(photoface)

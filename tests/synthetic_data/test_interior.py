@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from synthetic_photo import make_face
+
+from synthetic_data.expressions import edit_expression
+from synthetic_data.interior import paint, skin_look
+from synthetic_data.warp import expression_map, remap
+from v3recon.data.face_mesh import load_face_mesh
+
+MIRROR = load_face_mesh().mirror
+
+
+def drawn(face, kind, photoface, seed=0):
+    edited = edit_expression(face, kind, photoface, MIRROR, [4])
+    warped = remap(face.canvas, expression_map(face.points, edited.points, edited.closed, 192))
+    return edited, warped, paint(warped, face, edited, np.random.default_rng(seed))
+
+
+def region(points, grow):
+    mask = np.zeros((192, 192), np.uint8)
+    cv2.fillPoly(mask, [cv2.convexHull(np.round(points).astype(np.int32))], 1)
+    return cv2.dilate(mask, np.ones((grow, grow))) > 0
+
+
+def test_only_the_mouth_is_painted(face, photoface):
+    edited, warped, painted = drawn(face, "mouth_open", photoface)
+    inside = region(edited.points[load_face_mesh().mouth, :2], 13)
+    changed = (painted != warped).any(2)
+    assert not changed[~inside].any()
+    x, y = np.round((edited.points[13, :2] + edited.points[14, :2]) / 2).astype(int)
+    assert changed[y, x]
+    assert painted[y, x].mean() < 0.6 * skin_look(face).color.mean()  # a cavity is dark
+
+
+def test_closed_lids_have_the_color_of_skin(face, photoface):
+    edited, _, painted = drawn(face, "eyes_closed", photoface)
+    x, y = np.round(0.5 * edited.points[27, :2] + 0.5 * edited.points[159, :2]).astype(int)
+    lid = painted[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).mean(0)
+    assert np.abs(lid - skin_look(face).color).max() < 45
+    near = face.points[[159, 145], :2].mean(0).round().astype(int)
+    assert face.canvas[near[1], near[0]].mean() < 80  # where the dark eye was
+
+
+def test_grey_photos_stay_grey(photoface):
+    for kind in ("mouth_open", "eyes_closed"):
+        _, _, painted = drawn(make_face(photoface, grey=True), kind, photoface)
+        assert np.ptp(painted.astype(int), axis=2).max() <= 3, kind
+
+
+def test_paint_is_repeatable_and_writes_nothing_into_its_input(face, photoface):
+    edited, warped, first = drawn(face, "mouth_open+eyes_closed", photoface, 5)
+    kept = warped.copy()
+    again = paint(warped, face, edited, np.random.default_rng(5))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_array_equal(warped, kept)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from synthetic_data.expressions import edit_expression
+from synthetic_data.generate import make_expression
+from synthetic_data.labels import to_picture
+from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.types import FaceCoeffs
+
+MIRROR = load_face_mesh().mirror
+
+
+def labels_of(face, kind, photoface):
+    edited = edit_expression(face, kind, photoface, MIRROR, [4])
+    return edited, make_expression(face, edited, photoface, [4])
+
+
+def test_closed_eyes_have_no_eye_part(face, photoface):
+    _, (_, labels) = labels_of(face, "eyes_closed", photoface)
+    assert set(np.unique(labels.parts)) == {0, 3, 4, 5, 6, 7, 8}
+    _, (_, open_labels) = labels_of(face, "frown", photoface)
+    assert set(np.unique(open_labels.parts)) == set(range(9)), PART_NAMES
+
+
+def test_opened_mouth_is_inner_mouth_between_the_lips(face, photoface):
+    edited, (_, labels) = labels_of(face, "mouth_open", photoface)
+    gap = edited.points[14, 1] - edited.points[13, 1]
+    rows, _ = np.nonzero(labels.classes == 10)
+    assert abs(np.ptp(rows) - gap / 2) < 2.5
+    column = round(float(labels.points[13, 0]))
+    strip = labels.parts[:, column]
+    down = np.flatnonzero(strip == 7)
+    up = np.flatnonzero(strip == 6)
+    assert up.max() < rows.min() + 1 and down.min() > rows.max() - 1
+    assert not labels.parts[labels.classes == 10].any()
+
+
+def test_landmarks_lie_on_the_moved_mesh(face, photoface):
+    _, (_, labels) = labels_of(face, "mouth_open", photoface)
+    index = load_face_mesh().landmarks_68
+    inner = labels.landmarks["68"][17:] - labels.points[index[17:], :2]
+    assert np.linalg.norm(inner, axis=1).max() < 4
+    assert labels.landmarks["106"].shape == (106, 2)
+    assert labels.landmarks["134"].shape == (134, 2)
+
+
+def test_hand_made_points_move_by_the_same_displacement(face, photoface):
+    edited, (_, plain) = labels_of(face, "mouth_open", photoface)
+    hand = np.random.default_rng(0).normal(0, 2, (68, 2))
+    base = plain.landmarks["68"]
+    _, (_, unmoved) = labels_of(face, "frown", photoface)
+    del unmoved
+    shifted = [
+        make_expression(
+            replace(face, landmarks_68=face.points[:68, :2] * 0 + offset), edited, photoface, [4]
+        )[1].landmarks["68"]
+        for offset in (np.zeros((68, 2)), 2 * hand)
+    ]
+    np.testing.assert_allclose(shifted[1] - shifted[0], hand, atol=1e-9)
+    assert base.shape == (68, 2)
+
+
+def test_coefficients_reproduce_the_landmarks(face, photoface):
+    """What is stored decodes to where the landmarks are."""
+    from v3recon.decode import decode
+    from v3recon.geometry.camera import Camera
+
+    _, (_, labels) = labels_of(face, "mouth_open", photoface)
+    import torch
+
+    coeffs = FaceCoeffs.from_tensor(torch.from_numpy(labels.coeffs)[None], photoface.sizes)
+    points = decode(coeffs, photoface, Camera()).points_2d[0, :468].numpy()
+    points = points @ labels.crop_to_picture[:, :2].T + labels.crop_to_picture[:, 2]
+    assert np.abs(points - labels.points[:, :2]).max() < 1.0
+
+
+def test_frontal_landmarks_are_seen(face, photoface):
+    _, (_, labels) = labels_of(face, "brows_raised", photoface)
+    assert labels.visible["68"][17:].mean() > 0.9
+
+
+def test_picture_pixels_are_pairs_of_canvas_pixels():
+    np.testing.assert_allclose(to_picture(np.array([[0.5, 2.5]])), [[0.0, 1.0]])

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic_photo import mean_mesh, paint_photo
+
+from synthetic_data.cli import main
+from synthetic_data.manifest import plan_jobs, read_manifest
+from v3recon.data.image_folder import list_photos, read_part_mask, read_pts
+from v3recon.data.mesh_detection import stored_detector
+
+
+@pytest.fixture
+def photos(tmp_path, photoface):
+    """Two good photos of one name in two folders, one broken, one without a face."""
+    folder = tmp_path / "photos"
+    mesh = mean_mesh(photoface)
+    for name in ("a/same.png", "a__same.png", "empty.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(paint_photo(mesh)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    np.savez(tmp_path / "m.npz", names=["a/same.png", "a__same.png"], pts=[mesh, mesh])
+    return folder
+
+
+def run(photos, out, *more, program="expressions"):
+    command = [program, "--photos", str(photos), "--out", str(out), "--size", "96"]
+    meshes = photos.parent / "m.npz"
+    return main([*command, "--workers", "1", "--meshes", str(meshes), *more])
+
+
+def test_expressions_end_to_end(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    kinds = ("--kinds", "eyes_closed", "mouth_open", "--check", "none")
+    assert run(photos, out, *kinds) == 0
+    records = list(read_manifest(out / "manifest.jsonl"))
+    status = {(r["photo"], r["kind"]): (r["status"], r["reason"]) for r in records}
+    assert len(records) == len(status) == 8
+    assert status["a/same.png", "eyes_closed"] == ("written", "")
+    assert status["empty.png", "eyes_closed"] == ("skipped", "no face found")
+    assert status["broken.jpg", "mouth_open"][0] == "skipped"
+    report = json.loads((out / "report.json").read_text())
+    assert report["written"] == 4 and report["skipped_reasons"]["no face found"] == 2
+    # What prepare needs: index, points, masks and meshes that belong together.
+    entries = list_photos(out)
+    detect = stored_detector([out / "meshes.npz"])
+    assert len(entries) == 4
+    for entry in entries:
+        picture = np.asarray(Image.open(out / entry.file))
+        assert picture.shape == (96, 96, 3)
+        points = read_pts(out / entry.landmarks)
+        mask = read_part_mask(out / entry.mask)
+        assert points.shape == (68, 2) and mask.shape == (96, 96)
+        (mesh,) = detect(out, entry.file, picture)
+        assert abs(mesh[1, :2] - points[30]).max() < 8  # both at the tip of the nose
+        eyes = np.isin(mask, (1, 2)).sum()
+        assert (eyes == 0) == (entry.source == "synthetic_eyes_closed")
+    assert (out / "contact_sheet.jpg").is_file()
+    capsys.readouterr()
+
+
+def test_restart_makes_only_what_is_missing_and_the_same(photos, tmp_path):
+    out = tmp_path / "out"
+    options = ("--kinds", "mouth_open", "--check", "none")
+    assert run(photos, out, *options) == 0
+    written = sorted((out / "images").rglob("*.jpg"))
+    before = [path.read_bytes() for path in written]
+    kept, lost = written
+    stamp = kept.stat().st_mtime_ns
+    lost.unlink()
+    record = out / "records" / f"{lost.stem[:-2]}.json"
+    assert record.is_file()
+    record.unlink()
+    assert run(photos, out, *options) == 0
+    assert kept.stat().st_mtime_ns == stamp
+    assert [path.read_bytes() for path in written] == before
+
+
+def test_other_options_do_not_mix(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(photos, out, "--kinds", "frown", "--check", "none") == 0
+    assert run(photos, out, "--kinds", "frown", "--check", "none", "--seed", "1") == 2
+    assert "other" in capsys.readouterr().err
+
+
+def test_poses(photos, tmp_path):
+    out = tmp_path / "out"
+    assert run(photos, out, "--per-photo", "2", "--yaw", "40", "60", program="poses") == 0
+    records = [r for r in read_manifest(out / "manifest.jsonl") if r["status"] == "written"]
+    assert len(records) == 4
+    for record in records:
+        assert 40 <= abs(record["yaw"]) <= 60
+        with np.load(out / record["labels"]) as arrays:
+            seen = arrays["visible_68"][:17]
+            far = slice(0, 5) if arrays["points"][1, 0] < 48 else slice(12, 17)
+            assert seen.mean() > 0.5 and arrays["coeffs"].ndim == 1 and far
+
+
+def test_generator_draws_the_picture(photos, tmp_path):
+    out = tmp_path / "out"
+    options = ("--kinds", "frown", "--check", "none", "--generator", "test_mask_editing:brighten")
+    # A flat picture has no gradients at all, so the seam filter lets it pass.
+    assert run(photos, out, *options) == 0
+    picture = next((out / "images").rglob("*.jpg"))
+    assert (np.asarray(Image.open(picture)) == 7).all()
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["paint"],
+        ["expressions"],
+        ["expressions", "--photos", "nowhere", "--out", "x", "--kinds", "wink"],
+        ["poses", "--photos", "nowhere", "--out", "x", "--yaw", "80", "20"],
+    ],
+)
+def test_wrong_usage(argv, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    assert capsys.readouterr().err
+
+
+def test_keys_are_unique(photos):
+    keys = [job.key for job in plan_jobs(photos, None)]
+    assert len(set(keys)) == len(keys) == 4
+
+
+def test_published_folder(photos, tmp_path):
+    assert main(["published", "--photos", str(photos), "--out", str(tmp_path / "i.csv")]) == 0
+    entries = list_photos(photos, tmp_path / "i.csv")
+    assert {entry.source for entry in entries} == {"published_a", "published_photos"}

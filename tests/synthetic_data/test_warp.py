@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import numpy as np
+
+from synthetic_data.expressions import edit_expression
+from synthetic_data.warp import (
+    closed_line,
+    expression_map,
+    fold_share,
+    lid_sheet,
+    move_sheet,
+    remap,
+    smooth_curve,
+)
+from v3recon.data.face_mesh import load_face_mesh
+from v3recon.data.profiling import affine_map
+
+MIRROR = load_face_mesh().mirror
+SIDE = 192
+
+
+def test_nothing_moves_nothing_changes(face):
+    source_map = expression_map(face.points, face.points, (), SIDE)
+    np.testing.assert_allclose(source_map, affine_map(np.eye(2, 3), SIDE), atol=2e-2)
+    np.testing.assert_allclose(remap(face.canvas, source_map), face.canvas, atol=2)
+
+
+def test_a_point_shows_where_it_came_from(face, photoface):
+    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+    source_map = expression_map(face.points, moved, (), SIDE)
+    for k in (152, 17, 205, 425):  # chin, lower lip, cheeks
+        column, row = np.round(moved[k, :2]).astype(int)
+        assert np.abs(source_map[row, column] - face.points[k, :2]).max() < 2.0
+
+
+def test_border_of_the_picture_stays(face, photoface):
+    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+    source_map = expression_map(face.points, moved, (), SIDE)
+    plain = affine_map(np.eye(2, 3), SIDE)
+    np.testing.assert_allclose(source_map[:3], plain[:3], atol=0.3)
+    np.testing.assert_allclose(source_map[:, [0, 1, -2, -1]], plain[:, [0, 1, -2, -1]], atol=0.3)
+
+
+def test_rings_do_not_cross_each_other(face, photoface):
+    """Along each spoke the rings keep their order below the dropped chin."""
+    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+    _, after = move_sheet(face.points, moved)
+    outline = load_face_mesh().outline
+    spoke = int(np.flatnonzero(outline == 152)[0])
+    rings = after[471:].reshape(4, len(outline), 3)[:, spoke, 1]
+    assert (np.diff([moved[152, 1], *rings]) > 0).all()
+
+
+def test_lid_takes_skin_from_above_the_eye_only(face, photoface):
+    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0])
+    for side, upper in (("right", 159), ("left", 386)):
+        source, target = lid_sheet(face.points, edited.points, side)
+        middle = source.reshape(14, 41, 2)[:, 20]
+        assert (np.diff(middle[:, 1]) > -1e-4).all()
+        assert middle[-1, 1] < face.points[upper, 1]
+        line = closed_line(edited.points, side)
+        np.testing.assert_allclose(target.reshape(14, 41, 3)[-1, :, :2], line, atol=1e-3)
+
+
+def test_a_curve_passes_through_its_points():
+    points = np.random.default_rng(0).normal(size=(9, 2))
+    np.testing.assert_allclose(smooth_curve(points)[::5], points, atol=1e-9)
+
+
+def test_folds_are_found(face):
+    assert fold_share(face.points, face.points) == 0
+    crossed = face.points.copy()
+    crossed[:, 0] = np.where(crossed[:, 1] > 110, 192 - crossed[:, 0], crossed[:, 0])
+    assert fold_share(face.points, crossed) > 0.2
