@@ -27,10 +27,11 @@ from synthetic_assets import OFFICIAL_SIZE, synthetic_face_model
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera, to_clip
+from v3recon.io.memory import keep_freed_memory
 from v3recon.render.interpolate import interpolate
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
-from v3recon.segmentation import segment_parts, segment_visible
+from v3recon.segmentation import segment_both
 from v3recon.types import Decoded, FaceCoeffs
 
 CAMERA = Camera()
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=31)
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the program does
     torch.set_num_threads(arguments.threads)
     repeats = arguments.repeats
     model = synthetic_face_model(**OFFICIAL_SIZE)
@@ -142,8 +144,8 @@ def main() -> None:
     print(f"{'rasterize, interpolate, gradient at 224':42s}{times[0]:8.2f}{times[1]:8.2f}")
 
     def segment() -> None:
-        segment_parts(decoded, model, CAMERA, (224, 224))
-        segment_visible(decoded, model, CAMERA, (224, 224))
+        labels, bits = segment_both(decoded, model, CAMERA, (224, 224))
+        assert labels.any() and bits.any()
 
     plain = measure(lambda: plain_segmentation(decoded, model, 224), 3)
     times = measure(segment, repeats)
