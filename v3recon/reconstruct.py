@@ -74,7 +74,8 @@ class ReconstructConfig:
         metadata=_cli("for the results (default: results)", "-s", type=Path, metavar="FOLDER"),
     )
     device: str | None = field(
-        default=None, metadata=_cli("cpu, cuda, cuda:1, … (default: cuda if there is one)")
+        default=None,
+        metadata=_cli("cpu, cuda, cuda:1, … (default: cuda if there is one)", metavar="NAME"),
     )
     iscrop: bool = field(
         default=True, metadata=_switch("crop the faces; 0 = photos are 224 x 224 crops already")
@@ -115,10 +116,12 @@ class ReconstructConfig:
         ),
     )
     face_model: str | None = field(
-        default=None, metadata=_cli("photoface, bfm, or a file, instead of the assets'")
+        default=None,
+        metadata=_cli("photoface, bfm, or a file, instead of the assets'", metavar="NAME"),
     )
     weights: Path | None = field(
-        default=None, metadata=_cli("a checkpoint, instead of the assets'", type=Path)
+        default=None,
+        metadata=_cli("a checkpoint, instead of the assets'", type=Path, metavar="FILE"),
     )
     rasterizer: str = field(
         default="auto",
@@ -184,8 +187,10 @@ def parse_arguments(argv: list[str] | None = None) -> ReconstructConfig:
     """
     parser = argparse.ArgumentParser(
         prog="v3recon reconstruct",
-        usage="v3recon reconstruct -i PATH [PATH …] -s FOLDER [options]",
+        usage="v3recon reconstruct [-i PATH …] [-s FOLDER] [options]",
         description=inspect.getdoc(ReconstructConfig),
+        epilog="Exit status: 0 every photo was processed (some may show no face), 1 some failed, "
+        "2 wrong usage or missing assets.",
         allow_abbrev=False,
     )
     for one in fields(ReconstructConfig):

@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.ops import nms
 
 from v3recon.types import Detection
 
@@ -41,6 +40,8 @@ def detect(
         ValueError: if the weights are missing or not this network's, or retinaface-pytorch is
             not installed.
     """
+    from torchvision.ops import nms  # slow to import
+
     network = load_network(str(weights), device)
     padded, scale, offset = _letterbox(image_np)
     batch = torch.from_numpy(padded).permute(2, 0, 1)[None].to(device)
