@@ -161,7 +161,9 @@ def _warp_labels(
     )
     if edited is not None:
         _redraw(moved, edited)
-    parts = sample_labels(CELEBAMASK_LABELS[moved], affine_map(np.eye(2, 3), side))
+    parts = sample_labels(
+        CELEBAMASK_LABELS[np.asarray(moved, np.uint8)], affine_map(np.eye(2, 3), side)
+    )
     return parts, sample_labels(moved, affine_map(np.eye(2, 3), side))
 
 

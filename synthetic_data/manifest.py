@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ def plan_jobs(photos: Path, index: Path | None, limit: int = 0) -> list[Job]:
     return [
         Job(
             entry,
-            key if taken[key] == 1 else entry.file.replace("/", "__").replace(".", "_"),
+            key if taken[key] == 1 else f"{key}_{zlib.crc32(entry.file.encode()):08x}",
             subjects.get(entry.file) or Path(entry.file).stem,
         )
         for entry, key in zip(entries, keys, strict=True)
@@ -100,7 +101,7 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
         "points": labels.points.astype(np.float32),
     }
     with replace_on_success(out / paths["labels"]) as temporary:
-        np.savez(temporary, **arrays)
+        np.savez(temporary, allow_pickle=False, **arrays)
     with replace_on_success(out / paths["file"]) as temporary:
         Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
     return paths
@@ -219,6 +220,6 @@ def read_published(folder: Path) -> list[dict[str, str]]:
 def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """An index in the format of `v3recon prepare --index`."""
     with replace_on_success(path) as temporary, temporary.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, list(INDEX_COLUMNS), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(INDEX_COLUMNS)
+        table.writerows([row[column] for column in INDEX_COLUMNS] for row in rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -101,7 +101,7 @@ def load_generator(name: str) -> Generator:
         raise ValueError(f"--generator {name!r}: {error}; expected module:function") from error
     if not callable(found):
         raise ValueError(f"--generator {name!r} is not a function")
-    return found
+    return cast(Generator, found)
 
 
 def run_generator(

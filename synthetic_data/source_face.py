@@ -130,10 +130,10 @@ def make_source_face(
         cut_classes = None
     else:
         cut_classes = cv2.warpAffine(classes, to_canvas, (side, side), flags=cv2.INTER_NEAREST)
-        parts = CELEBAMASK_LABELS[np.asarray(cut_classes)]
+        parts = CELEBAMASK_LABELS[np.asarray(cut_classes, np.uint8)]
         labels = repair_sides(parts, points)
         if (labels != parts).any():
-            cut_classes = _exchange_sides(np.asarray(cut_classes))
+            cut_classes = _exchange_sides(np.asarray(cut_classes, np.uint8))
     return SourceFace(
         canvas=cut_canvas(image, to_canvas, side),
         to_canvas=to_canvas,
