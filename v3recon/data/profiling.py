@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numba import njit
 
+from v3recon.compiled import compiled
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh, rotation_between
 
 RING_SCALES = (1.12, 1.3, 1.6, 2.6)
@@ -152,7 +152,7 @@ def affine_map(to_output: np.ndarray, size: int) -> np.ndarray:
     return _fill_affine(inverse.astype(np.float32), size)
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def _fill_affine(inverse: np.ndarray, size: int) -> np.ndarray:
     source_map = np.empty((size, size, 2), np.float32)
     for row in range(size):
@@ -164,7 +164,7 @@ def _fill_affine(inverse: np.ndarray, size: int) -> np.ndarray:
     return source_map
 
 
-@njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def draw_sheet(
     target: np.ndarray, source: np.ndarray, triangles: np.ndarray, source_map: np.ndarray
 ) -> None:
@@ -203,7 +203,7 @@ def draw_sheet(
                     )
 
 
-@njit(cache=True, nogil=True)
+@compiled()
 def sample_labels(labels: np.ndarray, source_map: np.ndarray) -> np.ndarray:
     """Labels at half the resolution of a source map, by a vote of each 2 x 2 block.
 

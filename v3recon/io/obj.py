@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numba
 import numpy as np
 
+from v3recon.compiled import compiled
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.images import write_png
 
@@ -179,7 +179,7 @@ _FACE_UV_LINES = _LastLines(partial(_format_faces, with_uv=True))
 _TEXTURE_LINES = _LastLines(partial(_format_floats, b"vt"))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _put_int(buffer: np.ndarray, at: int, value: np.uint32, digits: int) -> int:
     """Write a number with at least `digits` digits; returns the new position."""
     ten = np.uint32(10)
@@ -195,7 +195,7 @@ def _put_int(buffer: np.ndarray, at: int, value: np.uint32, digits: int) -> int:
     return at + length
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> int:
     one = np.uint64(10**_DECIMALS)
     at = 0
@@ -219,7 +219,7 @@ def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> 
     return at
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _fill_faces(buffer: np.ndarray, corners: np.ndarray, with_uv: bool) -> int:
     at = 0
     for row in range(corners.shape[0]):

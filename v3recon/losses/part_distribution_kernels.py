@@ -16,12 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numba import njit
+
+from v3recon.compiled import compiled
 
 _CELL = 16  # vertices a cell of the grid holds on average
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def convex_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Indices of the convex hull's corners (Andrew's monotone chain), counter-clockwise."""
     count = len(x)
@@ -51,7 +52,7 @@ def convex_hull(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return hull[: size - 1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _grid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Vertices sorted into cells: order [N], first of each cell [C + 1], boxes [4, C]."""
     count = len(x)
@@ -89,7 +90,7 @@ def _grid(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return order, starts[: used + 1], box[:, :used].copy()
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=True, error_model="numpy")
 def _box_distances(ax: float, ay: float, box: np.ndarray, out: np.ndarray) -> None:
     """Squared distance from a point to each box."""
     for c in range(box.shape[1]):
@@ -98,7 +99,7 @@ def _box_distances(ax: float, ay: float, box: np.ndarray, out: np.ndarray) -> No
         out[c] = dx * dx + dy * dy
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _nearest(
     x: np.ndarray,
     y: np.ndarray,
@@ -126,7 +127,7 @@ def _nearest(
         index[a] = best_index
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=True, error_model="numpy")
 def farthest(
     x: np.ndarray, y: np.ndarray, hull: np.ndarray, anchors: np.ndarray, index: np.ndarray
 ) -> None:
@@ -144,7 +145,7 @@ def farthest(
         index[a] = hull[slot[a]]
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=True, error_model="numpy")
 def mean_distances(
     x: np.ndarray, y: np.ndarray, weight: np.ndarray, anchors: np.ndarray, mean: np.ndarray
 ) -> None:
@@ -159,7 +160,7 @@ def mean_distances(
         mean[a] = total
 
 
-@njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(fastmath=True, error_model="numpy")
 def _mean_gradient(
     x: np.ndarray,
     y: np.ndarray,
@@ -183,7 +184,7 @@ def _mean_gradient(
         gradient[k, 1] += weight[k] * sum_y
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _extreme(
     x: np.ndarray,
     y: np.ndarray,
@@ -208,7 +209,7 @@ def _extreme(
     return loss
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def _face_loss(
     points: np.ndarray,
     weights: np.ndarray,
@@ -307,7 +308,7 @@ def face_losses(
     return loss, gradient
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled(error_model="numpy")
 def nearest_index(
     source: np.ndarray, target: np.ndarray, target_mask: np.ndarray, index: np.ndarray
 ) -> None:

@@ -11,25 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from v3recon.compiled import compiled
 from v3recon.types import Fragments
 
 FAR_AWAY = 1 << 30
 """Stands for an unbounded side of the bounding box of a vertex that has no place on the image."""
 SLACK = 1e-6
 """Pixels by which bounding boxes are enlarged, against rounding in the division by w."""
-
-
-def _compile(function: Callable) -> Callable:
-    """Compile without the interpreter's lock; cached on disk where a place can be written."""
-    try:
-        return numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # no writable place for the cache: compile in memory, each run anew
-        return numba.njit(nogil=True)(function)
 
 
 def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Fragments:
@@ -128,7 +120,7 @@ def _for_each_item(task: Callable[[int], None], batch: int) -> None:
         list(pool.map(task, range(batch)))
 
 
-@_compile
+@compiled()
 def _place_vertices(clip, height, width):
     """Homogeneous pixels [V, 4] (X, Y, w, z), whole-pixel bounds [V, 4], any vertex out of view."""
     count = clip.shape[0]
@@ -160,7 +152,7 @@ def _place_vertices(clip, height, width):
     return corners, box, clipped
 
 
-@_compile
+@compiled()
 def _bounds(corners, i, j, k, height, width):
     """First and last column and row of a triangle with a vertex out of view; empty when unseen."""
     seen = False
@@ -190,13 +182,13 @@ def _bounds(corners, i, j, k, height, width):
     )
 
 
-@_compile
+@compiled()
 def _owns_edge(e, a, b, area):
     """Top-left rule for one edge value of a triangle whose area has this sign."""
     return e != 0.0 or a * area > 0.0 or (a == 0.0 and b * area > 0.0)
 
 
-@_compile
+@compiled()
 def _scan(corners, box, clipped, faces, size, face_id, bary, depth, bit, bits):  # noqa: C901
     """Visit the pixels of every triangle whose bounding box holds a pixel's centre.
 
@@ -257,7 +249,7 @@ def _scan(corners, box, clipped, faces, size, face_id, bary, depth, bit, bits): 
                         bary[r, c, 2] = t
 
 
-@_compile
+@compiled()
 def _interpolate(attributes, face_id, bary, faces, out):
     """Weighted sum of the three vertices' attributes at covered pixels of one item."""
     height, width = face_id.shape
@@ -276,7 +268,7 @@ def _interpolate(attributes, face_id, bary, faces, out):
                     )
 
 
-@_compile
+@compiled()
 def _touch(face_id, faces, touched):
     """Mark the vertices of every owner of a pixel of one item."""
     last = -1
@@ -288,7 +280,7 @@ def _touch(face_id, faces, touched):
         last = f
 
 
-@_compile
+@compiled()
 def _face_camera(vertices, faces, vertex_faces, out):
     """Sign of z of the sum of the unit normals around each vertex, for one item."""
     face_count = faces.shape[0]
@@ -309,7 +301,7 @@ def _face_camera(vertices, faces, vertex_faces, out):
         out[vertex] = total >= 0.0
 
 
-@_compile
+@compiled()
 def _label(face_id, bary, faces, seen_label, out):
     """Largest label whose vertices hold at least half of a pixel's weight, for one item."""
     height, width = face_id.shape

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import cv2
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from v3recon.compiled import compiled
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.render.rasterize import rasterize
 
@@ -205,7 +205,7 @@ def _mirror_pixels(
     return (uv_pixels[neighbour] * weight[..., None]).sum(1).astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _gather(values, faces, triangle, bary, out):
     """out[r, c] = the triangle's three vertex values weighted by the barycentrics."""
     rows, columns, channels = out.shape

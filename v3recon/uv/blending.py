@@ -9,9 +9,10 @@ from coarse to fine with a few relaxation sweeps per level finds it to well belo
 from __future__ import annotations
 
 import cv2
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from v3recon.compiled import compiled
 
 FloatArray = npt.NDArray[np.floating]
 MaskArray = npt.NDArray[np.bool_]
@@ -153,7 +154,7 @@ def _solve_level(
         _relax(*halves, flat_state, flat, right, width, sweeps)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _restrict(state, values, coarse_state, coarse):
     """Coarse pixel: known if a child is (their mean), else unknown if a child is."""
     height, width, channels = coarse.shape
@@ -175,7 +176,7 @@ def _restrict(state, values, coarse_state, coarse):
                 coarse_state[row, column] = UNKNOWN
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _add_children(state, fine, coarse):
     """Sums of the unknown children: fluxes add up."""
     height, width, channels = fine.shape
@@ -186,7 +187,7 @@ def _add_children(state, fine, coarse):
                     coarse[(row + 1) // 2, (column + 1) // 2, c] += fine[row, column, c]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _prolong(state, coarse_state, coarse, values):
     """Add to the unknown pixels the bilinear value of the coarse pixels inside the domain."""
     height, width, channels = values.shape
@@ -209,7 +210,7 @@ def _prolong(state, coarse_state, coarse, values):
                 values[row, column, c] += total * scale
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _relax(red, black, state, values, flux, width, sweeps):
     """Gauss-Seidel in two colours: pixels of one colour depend on the other colour only."""
     channels = values.shape[1]
@@ -231,7 +232,7 @@ def _relax(red, black, state, values, flux, width, sweeps):
                 values[p, c] = total * scale
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _residual(unknown, state, values, flux, width, residual):
     """What is missing in the equation of every unknown pixel."""
     channels = values.shape[1]

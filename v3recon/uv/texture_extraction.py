@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from v3recon.compiled import compiled
 from v3recon.uv.bake import UvLayout, bake, sample_map
 from v3recon.uv.blending import feather, solve_membrane
 
@@ -290,7 +290,7 @@ def _without_outliers(
 _SEEN, _MIRRORED = 1, 2
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _compose(photo, mirrored, colors, faces, triangle, bary, smooth, texture, origin):
     """Mix photo, mirrored photo and model texel by texel; `smooth` is read bilinearly."""
     size, coarse = texture.shape[0], smooth.shape[0]
