@@ -99,7 +99,7 @@ def picture_fits(mesh: Mesh, settings: dict, out: Path) -> None:
         coeffs, _ = fit(loss, mesh, targets, start, 100, row["rate"], row["prior"])
         panels.append(_panel(name, coeffs, mesh, targets))
     columns = (len(panels) + 1) // 2
-    figure, axes = plt.subplots(2, columns, figsize=(2.1 * columns, 4.9))
+    figure, axes = plt.subplots(2, columns, figsize=(2.1 * columns, 5.4), layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
     for axis, (title, labels) in zip(axes.flat, panels, strict=False):
@@ -111,7 +111,6 @@ def picture_fits(mesh: Mesh, settings: dict, out: Path) -> None:
             linewidths=0.8,
         )
         axis.set_title(title, fontsize=8)
-    figure.tight_layout(pad=0.4)
     figure.savefig(out / "part_losses_fits.png", dpi=110)
 
 
@@ -140,8 +139,8 @@ def picture_landscape(mesh: Mesh, settings: dict, out: Path) -> None:
         slope = np.abs(np.gradient(np.array(values) / max(values), shifts))
         axes[1].plot(shifts, slope, label=name)
     axes[0].set(xlabel="shift (pixels)", ylabel="loss / largest", title="value")
-    axes[1].set(xlabel="shift (pixels)", ylabel="per pixel", title="slope")
-    axes[0].legend(fontsize=7)
+    axes[1].set(xlabel="shift (pixels)", ylabel="per pixel", title="slope", ylim=(0, 0.05))
+    axes[1].legend(fontsize=6, loc="upper center")
     figure.tight_layout()
     figure.savefig(out / "part_losses_landscape.png", dpi=110)
 
@@ -167,7 +166,7 @@ def picture_bars(results: dict, out: Path) -> None:
     axis.set_xticks(
         place, [n.replace(", ", ",\n").replace("aware ", "aware\n") for n in names], fontsize=7
     )
-    axis.set(ylabel="IoU (%)", ylim=(0, 95))
+    axis.set(ylabel="IoU (%)", ylim=(0, 105))
     axis.axhline(100 * results["start"]["mean_7"], color="gray", linewidth=0.8, linestyle="--")
     axis.legend(fontsize=7, loc="upper right", ncols=2)
     figure.tight_layout()
