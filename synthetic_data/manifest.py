@@ -92,8 +92,9 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
     )
     write_label_png(out / paths["mask"], labels.classes)
     write_label_png(out / paths["parts"], labels.parts)
-    arrays = {f"landmarks_{name}": value.astype(np.float32) for name, value in
-              labels.landmarks.items()}  # fmt: skip
+    arrays: dict[str, Any] = {}
+    for name, points in labels.landmarks.items():
+        arrays[f"landmarks_{name}"] = points.astype(np.float32)
     arrays |= {f"visible_{name}": value for name, value in labels.visible.items()}
     arrays |= {
         "coeffs": labels.coeffs.astype(np.float32),
@@ -101,7 +102,7 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
         "points": labels.points.astype(np.float32),
     }
     with replace_on_success(out / paths["labels"]) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+        np.savez(temporary, **arrays)
     with replace_on_success(out / paths["file"]) as temporary:
         Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
     return paths
