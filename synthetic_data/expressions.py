@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from synthetic_data.source_face import SkippedPhotoError, SourceFace
+from synthetic_data.source_face import SkippedPhotoError, SourceFace, looks_covered
 from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -111,7 +111,7 @@ def edit_expression(
         seed: numbers that make the draw.
 
     Raises:
-        SkippedPhotoError: if the photo shows the expression already.
+        SkippedPhotoError: if the photo shows the expression already, or its mouth is covered.
     """
     kind = KINDS[name]
     rng = np.random.default_rng(seed)
@@ -123,6 +123,8 @@ def edit_expression(
         raise SkippedPhotoError("the eye is closed already")
     if kind.opens_mouth and state["mouth"] > OPEN_MOUTH:
         raise SkippedPhotoError("the mouth is open already")
+    if kind.opens_mouth and looks_covered(face):
+        raise SkippedPhotoError("the mouth is covered")
     strengths = {key: float(rng.uniform(low, high)) for key, low, high in kind.strengths}
     for side in closed:
         strengths[f"{side}_eye_closed"] = _closing_strength(face, side, model)

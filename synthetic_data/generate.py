@@ -126,7 +126,7 @@ class Worker:
         kinds = self.options.kinds or (POSES,)
         try:
             face = self._source_face(job)
-        except ValueError as error:
+        except (ValueError, OSError, cv2.error) as error:
             return [self._record(job, kind, SKIPPED, str(error)) for kind in kinds]
         if not self.options.kinds:
             return [self._pose(job, face, n) for n in range(self.options.per_photo)]

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from synthetic_data.expressions import EditedFace
-from synthetic_data.source_face import SourceFace
+from synthetic_data.source_face import CHEEKS, SourceFace
 from synthetic_data.warp import closed_line, eye_outline, grid_triangles, lid_outline, smooth_curve
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.profiling import draw_sheet
@@ -23,7 +23,6 @@ LOWER_LIP_EDGE = (78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308)
 OWN_TEETH = 0.07
 """Gap over width above which the photo's own teeth are kept."""
 _UNDER_EYE = (231, 230, 229, 119, 118)
-_CHEEKS = (50, 205, 187, 280, 425, 411)
 _CAVITY_RIM, _CAVITY_DEEP = np.array([104.0, 44, 42]), np.array([30.0, 11, 11])
 _TEETH, _TONGUE = np.array([222.0, 207, 186]), np.array([176.0, 84, 84])
 _TOOTH_BORDERS = (0.0, 0.215, 0.40, 0.57, 0.71, 0.83)
@@ -52,7 +51,7 @@ class SkinLook:
 def skin_look(face: SourceFace) -> SkinLook:
     """Measure the skin of a face."""
     side = face.canvas.shape[0]
-    places = np.clip(np.round(face.points[list(_CHEEKS), :2]).astype(int), 4, side - 5)
+    places = np.clip(np.round(face.points[list(CHEEKS), :2]).astype(int), 4, side - 5)
     patches = np.stack([face.canvas[y - 4 : y + 5, x - 4 : x + 5] for x, y in places]).astype(float)
     color = np.median(patches.reshape(-1, 3), 0)
     grey = patches.mean(3)

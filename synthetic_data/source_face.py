@@ -32,6 +32,8 @@ MAX_FIT_ERROR = 2.5
 """Root-mean-square distance of the fit, crop pixels, of a detection that is no face."""
 GLASSES, INNER_MOUTH = 3, 10
 """CelebAMask-HQ classes."""
+CHEEKS = (50, 205, 187, 280, 425, 411)
+_LIP_INNER, _LIP_OUTER = (14, 87, 317), (17, 84, 314)
 _MOUTH_CLASSES = (0, 1, 2, INNER_MOUTH, 11, 12)
 
 
@@ -194,6 +196,25 @@ def cut_canvas(image: np.ndarray, to_canvas: np.ndarray, side: int) -> np.ndarra
 def to_pixels(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """Points [N, 2] by an affine map [2, 3]."""
     return points @ matrix[:, :2].T + matrix[:, 2]
+
+
+def looks_covered(face: SourceFace) -> bool:
+    """Whether the lower lip has lost the redness of the cheeks: a hand, a microphone, a coat.
+
+    A guess from colour for photos without a mask; grey photos never look covered.
+    """
+    lip = (face.points[list(_LIP_INNER), :2] + face.points[list(_LIP_OUTER), :2]) / 2
+    cheek = _redness(face.canvas, face.points[list(CHEEKS), :2])
+    return cheek > 0.05 and _redness(face.canvas, lip) < 0.36 * cheek
+
+
+def _redness(canvas: np.ndarray, places: np.ndarray) -> float:
+    """Median of (R - G) / (R + G + B) over small patches."""
+    side = canvas.shape[0]
+    chosen = np.clip(np.round(places).astype(int), 2, side - 3)
+    patches = np.stack([canvas[y - 2 : y + 3, x - 2 : x + 3] for x, y in chosen]).astype(float)
+    red, green, blue = np.moveaxis(patches.mean((1, 2)), 1, 0)
+    return float(np.median((red - green) / (red + green + blue + 30)))
 
 
 def _covered_mouth(classes: np.ndarray, mesh: np.ndarray) -> bool:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from synthetic_photo import SIDE, make_face, mean_mesh, paint_photo
@@ -8,6 +10,7 @@ from synthetic_data.source_face import (
     SkippedPhotoError,
     canvas_matrix,
     cut_canvas,
+    looks_covered,
     make_source_face,
     to_pixels,
 )
@@ -44,6 +47,14 @@ def test_covered_mouth_is_skipped(photoface):
     classes[160:] = 18  # cloth over everything below the nose
     with pytest.raises(SkippedPhotoError, match="covered"):
         make_face(photoface, classes=classes)
+
+
+def test_a_sleeve_over_the_lips_looks_covered(face, photoface):
+    assert not looks_covered(face)
+    canvas = face.canvas.copy()
+    canvas[round(face.points[2, 1]) :] = (90, 95, 100)
+    assert looks_covered(replace(face, canvas=canvas))
+    assert not looks_covered(make_face(photoface, grey=True))
 
 
 def test_canvas_stays_inside_the_photo_where_it_can():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,6 +61,21 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
         assert (eyes == 0) == (entry.source == "synthetic_eyes_closed")
     assert (out / "contact_sheet.jpg").is_file()
     capsys.readouterr()
+
+
+def test_a_real_photo_is_read_as_intended(tmp_path):
+    """The detector finds the drawn expression in the finished pictures."""
+    pytest.importorskip("mediapipe")
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    example = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
+    (photos / example.name).write_bytes(example.read_bytes())
+    command = ["expressions", "--photos", str(photos), "--out", str(out), "--workers", "1"]
+    kinds = ["--kinds", "eyes_closed", "mouth_open+eyes_closed"]
+    assert main([*command, *kinds, "--check", "detector"]) == 0
+    records = list(read_manifest(out / "manifest.jsonl"))
+    assert [record["status"] for record in records] == ["written", "written"]
+    assert all(0.5 < record["response"] < 1.3 for record in records)
 
 
 def test_restart_makes_only_what_is_missing_and_the_same(photos, tmp_path):
