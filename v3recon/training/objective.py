@@ -6,7 +6,7 @@ step costs a [B, 144] x [144, 3 N] product for N of a few thousand instead of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -107,8 +107,8 @@ class TrainingFace:
 
     def to(self, device: torch.device) -> TrainingFace:
         """The same rows on another device."""
-        moved = [getattr(self, field.name) for field in fields(self)[:-1]]
-        return TrainingFace(*(value.to(device) for value in moved), self.id_count)
+        names = [field.name for field in fields(self) if field.name != "id_count"]
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
 
 @torch.no_grad()

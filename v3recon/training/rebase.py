@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.networks.regressor import Regressor
 
-RIDGE = 1e-6
+RIDGE = 1e-9
 """Weight of squared coefficients against squared decimetres a vertex."""
 ALBEDO_HEAD = 2
 
@@ -48,18 +48,25 @@ def rebase_heads(
     linear = solver @ matrix
     offset = solver @ (mean - new_mean).reshape(-1)
     _map_heads(regressor, linear, offset)
-    head = regressor.final_layers[ALBEDO_HEAD]
-    torch.nn.init.normal_(head.weight, 0, 1e-3)
-    torch.nn.init.zeros_(head.bias)
+    weight, bias = _head(regressor, ALBEDO_HEAD)
+    torch.nn.init.normal_(weight, 0, 1e-3)
+    torch.nn.init.zeros_(bias)
 
 
 def _map_heads(regressor: Regressor, linear: Tensor, offset: Tensor) -> None:
     """Apply c' = linear c + offset to the identity and expression heads."""
-    heads = [regressor.final_layers[0], regressor.final_layers[1]]
-    weight = torch.cat([head.weight.flatten(1) for head in heads]).double()
-    bias = torch.cat([head.bias for head in heads]).double()
-    weight, bias = linear @ weight, linear @ bias + offset
-    count = heads[0].bias.numel()
-    for head, rows in zip(heads, (slice(0, count), slice(count, None)), strict=True):
-        head.weight.copy_(weight[rows].reshape(head.weight.shape))
-        head.bias.copy_(bias[rows])
+    heads = [_head(regressor, 0), _head(regressor, 1)]
+    weights = torch.cat([weight.flatten(1) for weight, _ in heads]).double()
+    biases = torch.cat([bias for _, bias in heads]).double()
+    weights, biases = linear @ weights, linear @ biases + offset
+    count = len(heads[0][1])
+    for (weight, bias), rows in zip(heads, (slice(0, count), slice(count, None)), strict=True):
+        weight.copy_(weights[rows].reshape(weight.shape))
+        bias.copy_(biases[rows])
+
+
+def _head(regressor: Regressor, number: int) -> tuple[Tensor, Tensor]:
+    """Weight [K, F, 1, 1] and bias [K] of a head."""
+    head = regressor.final_layers[number]
+    assert isinstance(head, nn.Conv2d) and head.bias is not None
+    return head.weight, head.bias

@@ -303,7 +303,8 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
     records = PreparedSet(config.prepared, "train")
     held_out = PreparedSet(config.prepared, "val")
     face: TrainingFace = make_training_face(model).to(workers.device)
-    regressor = start_regressor(config, model).to(workers.device, memory_format=torch.channels_last)
+    regressor = start_regressor(config, model).to(workers.device)
+    regressor.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = make_optimizer(regressor, config)
     mean_regressor = copy.deepcopy(regressor)
     step = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from v3recon.data.augment import AugmentSettings, Placement
@@ -24,6 +24,7 @@ from v3recon.data.samples import (
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
+from v3recon.networks.regressor import Regressor
 from v3recon.segmentation import segment_visible
 from v3recon.types import FaceCoeffs
 
@@ -66,7 +67,7 @@ class Prediction:
 
 @torch.no_grad()
 def predict_set(
-    regressor: nn.Module, dataset: Dataset[TrainingSample], device: torch.device
+    regressor: Regressor, dataset: Dataset[TrainingSample], device: torch.device
 ) -> list[Prediction]:
     """Run the regressor over a data set in batches of 32."""
     regressor.eval()
@@ -80,7 +81,7 @@ def predict_set(
 
 
 def validate(
-    regressor: nn.Module, model: LinearFaceModel, records: Records, device: torch.device, size: int
+    regressor: Regressor, model: LinearFaceModel, records: Records, device: torch.device, size: int
 ) -> dict[str, float]:
     """Figures of the training issue, quickly: percent NME and part IoU on held-out photos.
 
