@@ -8,13 +8,13 @@ from synthetic_assets import tiny_face_model
 
 from v3recon.decode import decode, posed_normals
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import color_table
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.interpolate import interpolate
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.segmentation import (
     colorize_labels,
-    label_colors,
     segment_part_bits,
     segment_parts,
     segment_visible,
@@ -130,7 +130,7 @@ def test_a_face_outside_the_photo_is_empty(model, decoded):
 
 
 def test_colors():
-    colors = label_colors()
+    colors = color_table()
     assert colors.shape == (9, 3) and len(colors.unique(dim=0)) == 9
     picture = colorize_labels(torch.arange(9).reshape(1, 3, 3))
     torch.testing.assert_close(picture[0, :, 1, 1], colors[4].float() / 255)

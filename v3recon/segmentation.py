@@ -11,24 +11,12 @@ import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.parts import color_table
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
 from v3recon.types import Decoded, Fragments
-
-LABEL_COLORS = (
-    (0, 0, 0),
-    (230, 60, 60),  # right_eye
-    (60, 120, 240),  # left_eye
-    (150, 30, 90),  # right_eyebrow
-    (40, 50, 140),  # left_eyebrow
-    (250, 190, 60),  # nose
-    (240, 110, 190),  # up_lip
-    (150, 60, 200),  # down_lip
-    (110, 190, 130),  # skin
-)
-"""RGB 0…255 of labels 0…8."""
 
 
 def segment_visible(
@@ -147,11 +135,6 @@ def unpack_part_bits(bits: Tensor) -> Tensor:
     return masks
 
 
-def label_colors() -> Tensor:
-    """RGB [9, 3] uint8 of labels 0…8, black where there is no part."""
-    return torch.tensor(LABEL_COLORS, dtype=torch.uint8)
-
-
 def colorize_labels(labels: Tensor) -> Tensor:
     """Pictures of label maps.
 
@@ -161,7 +144,7 @@ def colorize_labels(labels: Tensor) -> Tensor:
     Returns:
         [B, 3, H, W] RGB, 0…1.
     """
-    colors = label_colors().to(labels.device).float() / 255
+    colors = color_table(labels.device).float() / 255
     return colors[labels.long()].permute(0, 3, 1, 2)
 
 

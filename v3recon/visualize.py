@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import PART_COLORS
+from v3recon.face_models.parts import LABEL_COLORS
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.floating]
@@ -196,7 +196,7 @@ def overlay(image: Image, drawn: Image, mask: npt.NDArray, opacity: float = 1.0)
 
 def label_colors() -> Image:
     """Colours of the labels 0…8, [9, 3] RGB; label 0 is black."""
-    return np.array([(0, 0, 0), *PART_COLORS], np.uint8)
+    return np.array(LABEL_COLORS, np.uint8)
 
 
 def color_labels(labels: npt.NDArray[np.integer]) -> Image:

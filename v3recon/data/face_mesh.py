@@ -13,6 +13,8 @@ from importlib.resources import files
 
 import numpy as np
 
+from v3recon.face_models import parts
+
 POINT_COUNT = 468
 
 MIRROR_68 = np.array(
@@ -25,8 +27,8 @@ MIRROR_68 = np.array(
 )
 """Landmark that each of the 68 becomes in the mirror image of a photo."""
 
-MIRROR_LABELS = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], np.uint8)
-"""Part label that each label becomes in the mirror image (0 none, 1…8 = PART_NAMES)."""
+MIRROR_LABELS = np.array(parts.MIRROR_LABELS, np.uint8)
+"""`face_models.parts.MIRROR_LABELS` as an array."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from v3recon.data.part_targets import repair_sides
+from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
 from v3recon.io.images import PHOTO_SUFFIXES
 
 CELEBAMASK_LABELS = np.zeros(256, np.uint8)
 """Our part label (0 none, 1…8 = PART_NAMES) of each CelebAMask-HQ class; glasses, ears, inner
 mouth, hair and everything else are 0. Classes 4 and 6 lie on the image's right, the person's
 left."""
-CELEBAMASK_LABELS[[5, 4, 7, 6, 2, 11, 12, 1]] = range(1, 9)
+CELEBAMASK_LABELS[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
 
 
 @dataclass(frozen=True)

@@ -16,21 +16,10 @@ import numpy as np
 import scipy.fft
 
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
 
-CELEBAMASK_CLASSES = 19
-"""0 background … 18 cloth."""
-
-CELEBAMASK_TO_PART = {
-    5: "right_eye",  # CelebAMask-HQ's left eye is the one on the image's left
-    4: "left_eye",
-    7: "right_eyebrow",
-    6: "left_eyebrow",
-    2: "nose",
-    11: "up_lip",
-    12: "down_lip",
-    1: "skin",
-}
+CELEBAMASK_TO_PART = {n: PART_NAMES[label - 1] for n, label in CELEBAMASK_TO_LABEL.items()}
 """CelebAMask-HQ class, numbered as its palette PNGs are, to the person's own part."""
 
 CELEBAMASK_OCCLUDERS = (3, 13, 14)
@@ -79,8 +68,7 @@ def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
             f"class map holds values {classes.min()}…{classes.max()}, CelebAMask-HQ has 0…18"
         )
     table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
-    for number, name in CELEBAMASK_TO_PART.items():
-        table[number] = PART_NAMES.index(name) + 1
+    table[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
     return table[classes]
 
 

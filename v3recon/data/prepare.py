@@ -35,16 +35,8 @@ from v3recon.data.regions import prepare_face
 from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, LABELS_PSEUDO
 from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard, write_shard
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.parts import LABEL_COLORS
 from v3recon.fitting.fit_landmarks import fit_landmarks
-
-LABEL_COLORS = np.array(
-    (
-        *((0, 0, 0), (255, 0, 0), (0, 0, 255), (255, 128, 0), (0, 128, 255)),
-        *((0, 255, 0), (255, 0, 255), (255, 255, 0), (160, 160, 160)),
-    ),
-    np.uint8,
-)
-"""Tints of the part labels 0…8 in the contact sheet."""
 
 
 @dataclass(frozen=True)
@@ -307,11 +299,12 @@ def contact_sheet(records: PreparedSet, columns: int = 12, rows: int = 6) -> np.
     count = min(columns * rows, len(records))
     chosen = np.linspace(0, len(records) - 1, count).astype(int)
     sheet = np.full((-(-count // columns) * 160, columns * 160, 3), 255, np.uint8)
+    tints = np.array(LABEL_COLORS, np.uint8)
     for place, index in enumerate(chosen):
         record = records.record(int(index))
         picture = record.image.copy()
         if record.labels is not None:
-            tint = LABEL_COLORS[record.labels]
+            tint = tints[record.labels]
             mixed = (0.6 * picture + 0.4 * tint).astype(np.uint8)
             picture = np.where(record.labels[..., None] > 0, mixed, picture)
         for points, color in ((record.points, (0, 255, 0)), (record.landmarks_68, (255, 0, 0))):

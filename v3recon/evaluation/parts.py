@@ -28,6 +28,7 @@ from v3recon.evaluation.predict import (
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import MIRROR_LABELS
 from v3recon.io.images import list_photos, read_image
 from v3recon.pipeline import Reconstruction
 from v3recon.segmentation import segment_visible
@@ -168,7 +169,7 @@ def repair_sides(labels: np.ndarray) -> tuple[np.ndarray, bool]:
 
 def exchange_sides(labels: np.ndarray) -> np.ndarray:
     """The labels [H, W] with left and right of eyes and brows exchanged."""
-    return np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], labels.dtype)[labels]
+    return np.array(MIRROR_LABELS, labels.dtype)[labels]
 
 
 def place_of_mask(labels: np.ndarray) -> FacePlace:

@@ -21,6 +21,19 @@ PART_COLORS = (
 )
 """RGB 0…255 of each part; the person's right side is warm, the left one cool."""
 
+LABEL_COLORS = ((0, 0, 0), *PART_COLORS)
+"""RGB 0…255 of labels 0…8."""
+
+MIRROR_LABELS = (0, 2, 1, 4, 3, 5, 6, 7, 8)
+"""Label that each label becomes in the mirror image (0 none, 1…8 = PART_NAMES)."""
+
+CELEBAMASK_CLASSES = 19
+"""Classes of CelebAMask-HQ's masks: 0 background … 18 cloth."""
+
+CELEBAMASK_TO_LABEL = {5: 1, 4: 2, 7: 3, 6: 4, 2: 5, 11: 6, 12: 7, 1: 8}
+"""CelebAMask-HQ class, numbered as its palette PNGs are, to label; classes 4 and 6 are on the
+image's right, the person's left."""
+
 
 @dataclass(frozen=True)
 class PartMasks:
@@ -64,4 +77,4 @@ def faces_of_labels(labels: Tensor, faces: Tensor) -> tuple[Tensor, ...]:
 
 def color_table(device: torch.device | str = "cpu") -> Tensor:
     """Colours of the labels 0…8, [9, 3] uint8; label 0 is black."""
-    return torch.tensor([(0, 0, 0), *PART_COLORS], dtype=torch.uint8, device=device)
+    return torch.tensor(LABEL_COLORS, dtype=torch.uint8, device=device)

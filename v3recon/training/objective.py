@@ -37,6 +37,7 @@ from v3recon.losses.part_distribution import (
     part_distribution_loss,
     part_index_sets,
 )
+from v3recon.losses.regularization import gamma_loss
 from v3recon.training.config import TermWeights
 from v3recon.types import FaceCoeffs
 
@@ -220,7 +221,7 @@ def training_loss(
             lambda: coeffs.id.square().sum(1).mean() + coeffs.exp.square().sum(1).mean(),
         ),
         "albedo": (weights.albedo, lambda: coeffs.alb.square().sum(1).mean()),
-        "light": (weights.light, lambda: _light_term(coeffs.sh)),
+        "light": (weights.light, lambda: gamma_loss(coeffs.sh)),
     }
     total = posed.points_2d.new_zeros(())
     values = {}
@@ -385,9 +386,3 @@ def _photometric_term(
     weight = ((normals[..., 2] - 0.15).clamp(min=0) * inside).detach()
     error = ((color - observed).square().sum(-1) + 1e-6).sqrt()
     return ((error * weight).sum(1) / weight.sum(1).clamp(min=1)).mean()
-
-
-def _light_term(sh: Tensor) -> Tensor:
-    """Squared deviation of the three colours' light from their mean (Deep3D's gamma loss)."""
-    gamma = sh.reshape(-1, 3, 9)
-    return (gamma - gamma.mean(1, keepdim=True)).square().mean()

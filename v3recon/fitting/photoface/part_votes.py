@@ -16,7 +16,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from v3recon.decode import decode
+from v3recon.face_models import parts
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.parts import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.similarity import apply_affine_2d
 from v3recon.render.rasterize import rasterize
@@ -26,10 +28,9 @@ from v3recon.types import FaceCoeffs, Fragments
 
 LABEL_COUNT = len(PART_NAMES) + 1
 SKIN = PART_NAMES.index("skin") + 1
-MASK_CLASSES = 19
-CLASS_TO_LABEL = {5: 1, 4: 2, 7: 3, 6: 4, 2: 5, 11: 6, 12: 7, 1: 8}
-"""CelebAMask class to label; classes 4 and 6 are on the image's right, the person's left."""
-MIRROR_LABELS = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8])
+MASK_CLASSES = CELEBAMASK_CLASSES
+CLASS_TO_LABEL = CELEBAMASK_TO_LABEL
+MIRROR_LABELS = np.array(parts.MIRROR_LABELS)
 _SIDED = ((1, -1), (2, 1), (3, -1), (4, 1))  # label, its side along right eye -> left eye
 _MIN_VOTES = 5
 _FAR = 10.0  # times the depth of the face
