@@ -29,6 +29,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.frozen import pack_convolutions
 from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.types import Decoded, Detection, FaceCoeffs
 
@@ -141,9 +142,12 @@ class FaceReconstructor:
             points_3d = load_similarity_landmarks(assets.points_3d)
         else:
             points_3d = mean_five_points(model)
+        regressor = fuse_for_inference(loaded.regressor, in_place=True).to(device)
+        if torch.device(device).type == "cpu":
+            pack_convolutions(regressor)
         return cls(
             model=model.to(device),
-            regressor=fuse_for_inference(loaded.regressor, in_place=True).to(device),
+            regressor=regressor,
             crop_rule=loaded.description.crop_rule,
             points_3d=points_3d,
             detector=detector,
