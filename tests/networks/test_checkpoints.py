@@ -34,6 +34,22 @@ def saved(tmp_path, model, regressor) -> Path:
     return path
 
 
+def test_spatial_pooling_survives_the_file_and_unknown_pooling_is_refused(model, tmp_path):
+    torch.manual_seed(0)
+    wide = Regressor("mbnetv3", model.sizes, 96, "6d", "spatial").eval()
+    path = tmp_path / "wide.pth"
+    save_checkpoint(path, wide, face_model=model, crop_rule=CROP_RULE)
+    loaded = load_checkpoint(path, model)
+    image = torch.rand(1, 3, 96, 96)
+    assert loaded.description.pooling == "spatial"
+    assert torch.equal(loaded.regressor(image).to_tensor(), wide(image).to_tensor())
+    content = torch.load(path, weights_only=True)
+    content["description"] = content["description"].replace("spatial", "psychic")
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="psychic"):
+        load_checkpoint(path, model)
+
+
 def test_round_trip(saved, model, regressor):
     loaded = load_checkpoint(saved, model)
     for key, value in regressor.state_dict().items():

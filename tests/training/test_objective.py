@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from v3recon.data.augment import AugmentSettings
-from v3recon.data.samples import LABELS_HAND, TrainingBatch, TrainingDataset, collate
+from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch, TrainingDataset, collate
 from v3recon.data.shards import PreparedSet
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.training.config import TermWeights
-from v3recon.training.objective import make_training_face, pose_rows, training_loss
+from v3recon.training.objective import GAP_PAIRS, make_training_face, pose_rows, training_loss
 from v3recon.types import FaceCoeffs
 
 CAMERA = Camera()
@@ -49,6 +49,7 @@ def fitted(batch: TrainingBatch, coeffs: FaceCoeffs, rotation, face) -> Training
         points=torch.cat([posed.points_2d[:, face.detector], depth[..., None]], -1),
         shape_code=torch.cat([coeffs.id, coeffs.exp], 1),
         shape_weight=torch.ones(len(batch)),
+        landmarks_weight=torch.zeros(len(batch), 68),
         rotation=rotation,
     )
 
@@ -58,7 +59,7 @@ def value(name: str, coeffs, rotation, batch, face) -> torch.Tensor:
     return training_loss(coeffs, rotation, batch, face, weights, CAMERA)[0]
 
 
-@pytest.mark.parametrize("name", ["points", "depth", "vdc", "wpdc"])
+@pytest.mark.parametrize("name", ["points", "depth", "gaps", "vdc", "wpdc"])
 def test_targets_that_are_met_cost_nothing_and_others_do(name, batch, face):
     coeffs, rotation = random_coeffs()
     exact = fitted(batch, coeffs, rotation, face)
@@ -102,10 +103,48 @@ def test_every_term_has_finite_gradients(batch, face):
     coeffs, _ = random_coeffs()
     packed = coeffs.to_tensor().requires_grad_()
     coeffs = FaceCoeffs.from_tensor(packed)
-    weights = TermWeights(parts=0.01, photometric=1.0, light=1.0)
+    weights = TermWeights(gaps=1.0, parts=0.01, photometric=1.0, light=1.0)
     loss, terms = training_loss(coeffs, euler_to_matrix(coeffs.angle), batch, face, weights, CAMERA)
-    assert set(terms) == set(vars(weights)) - {"wpdc", "vdc"}
+    assert set(terms) == set(vars(weights)) - {"wpdc", "vdc", "parsed"}
     (gradient,) = torch.autograd.grad(loss, packed)
     assert gradient.isfinite().all()
     for block in vars(FaceCoeffs.from_tensor(gradient)).values():
         assert block.abs().sum() > 0
+
+
+def test_gaps_see_an_opening_and_not_a_shift(batch, face):
+    coeffs, rotation = random_coeffs()
+    exact = fitted(batch, coeffs, rotation, face)
+    exact = replace(exact, labels_source=torch.zeros(len(batch), dtype=torch.long))
+    moved = replace(exact, points=exact.points + torch.tensor([7.0, -3.0, 0.0]))
+    assert value("gaps", coeffs, rotation, moved, face) < 1e-3
+    opened = exact.points.clone()
+    opened[:, 13, 1] -= 4.0  # one of the pairs, in one of its two coordinates
+    opened = replace(exact, points=opened)
+    expected = 4.0 / len(GAP_PAIRS)
+    assert float(value("gaps", coeffs, rotation, opened, face)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_masks_of_the_parser_count_by_their_weight_and_without_skin(batch, face):
+    coeffs, rotation = random_coeffs()
+    labels = torch.zeros_like(batch.labels)
+    labels[:, 20:24, 10:20] = 1
+    parsed = replace(
+        batch,
+        labels=labels,
+        labels_source=torch.full_like(batch.labels_source, LABELS_PARSED),
+        index=torch.zeros_like(batch.index),
+        angle=torch.zeros_like(batch.angle),
+    )
+    by_hand = replace(parsed, labels_source=torch.full_like(batch.labels_source, LABELS_HAND))
+
+    def parts(of: TrainingBatch, trust: float) -> float:
+        weights = replace(NOTHING, parts=1.0, parsed=trust)
+        return float(training_loss(coeffs, rotation, of, face, weights, CAMERA)[0])
+
+    assert parts(parsed, 0.0) == 0
+    assert parts(parsed, 0.5) == pytest.approx(0.5 * parts(by_hand, 0.5), rel=1e-5)
+    skin = labels.clone()
+    skin[:, 30:50] = 8
+    assert parts(replace(parsed, labels=skin), 0.5) == pytest.approx(parts(parsed, 0.5), rel=1e-6)
+    assert parts(replace(by_hand, labels=skin), 0.5) > 1.01 * parts(by_hand, 0.5)

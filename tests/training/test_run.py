@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,3 +174,34 @@ def test_slices_of_a_batch(prepared, generator):
     batch = collate([dataset[i] for i in range(4)])
     part = run.slice_batch(batch, slice(2, None), 2)
     assert torch.equal(part.index, batch.index[2:]) and len(part) == 2
+
+
+def test_synthetic_pictures_take_their_share():
+    plain = np.array([1, 3, 1])
+    many = run.joined_repeats(plain, 10, 0.25)  # 10 are a quarter of 40: the others come 6 times
+    assert many[3:].tolist() == [1] * 10 and many[:3].tolist() == [6, 18, 6]
+    few = run.joined_repeats(plain, 1, 0.5)
+    assert few.tolist() == [1, 3, 1, 5]
+    assert run.joined_repeats(plain, 4, 0.0)[3:].sum() == 0
+    assert run.joined_repeats(plain, 4, 1.0)[:3].sum() == 0
+
+
+def test_a_run_draws_from_both_sets_and_widens_older_weights(prepared, tmp_path):
+    first = tiny(prepared, tmp_path / "narrow")
+    assert run.train(first) == 0
+    second = tiny(
+        prepared,
+        tmp_path / "wide",
+        synthetic=prepared,
+        synthetic_share=0.5,
+        pooling="spatial",
+        init_from=tmp_path / "narrow" / run.WEIGHTS_FILE,
+    )
+    assert len(run.training_records(second)[0]) == 2 * len(run.training_records(first)[0])
+    assert run.train(second) == 0
+    assert load_checkpoint(second.out / run.WEIGHTS_FILE).description.pooling == "spatial"
+    back = replace(
+        second, pooling="mean", out=tmp_path / "x", init_from=second.out / "regressor.pth"
+    )
+    with pytest.raises(ValueError, match="--pooling spatial"):
+        run.train(back)

@@ -256,3 +256,29 @@ class PreparedSet:
         row = index - self.starts[number]
         shard = self.shards[number]
         return shard.arrays, row, shard.names[row]
+
+
+class JoinedSets:
+    """Two prepared sets as one: the records of the first, then those of the second."""
+
+    def __init__(self, first: PreparedSet, second: PreparedSet) -> None:
+        """Join; nothing is read.
+
+        Raises:
+            ValueError: if their regions have different sizes or other face models fitted them.
+        """
+        if first.fit_model_hash != second.fit_model_hash:
+            raise ValueError(
+                f"{first.folder} and {second.folder} were fitted with different face models"
+                f" ({first.fit_model_hash}, {second.fit_model_hash}); prepare one of them again"
+            )
+        self.first, self.second = first, second
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def record(self, index: int) -> FaceRecord:
+        """The face of an index."""
+        if index < len(self.first):
+            return self.first.record(index)
+        return self.second.record(index - len(self.first))

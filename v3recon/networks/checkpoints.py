@@ -15,7 +15,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
-from v3recon.networks.regressor import ANGLE_HEAD, ROTATIONS, Regressor
+from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
 FORMAT = "v3recon-regressor"
 FORMAT_VERSION = 1
@@ -39,6 +39,7 @@ class CheckpointDescription:
         sizes: numbers of identity, expression and albedo coefficients.
         input_size: side of the crop, pixels.
         rotation: "euler" or "6d".
+        pooling: "mean" or "spatial" (see `networks.regressor`).
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
         format_version: of the file.
@@ -50,6 +51,7 @@ class CheckpointDescription:
     sizes: tuple[int, int, int]
     input_size: int
     rotation: str = "euler"
+    pooling: str = "mean"
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -101,6 +103,7 @@ def save_checkpoint(
         sizes=regressor.sizes,
         input_size=regressor.input_size,
         rotation=regressor.rotation,
+        pooling=regressor.pooling,
         crop_rule=dict(crop_rule),
         training=dict(training or {}),
     )
@@ -225,6 +228,8 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
     """Network of the description with the weights, loaded strictly by name and shape."""
     if description.rotation not in ROTATIONS:
         raise ValueError(f"its rotation {description.rotation!r} is not known")
+    if description.pooling not in POOLINGS:
+        raise ValueError(f"its pooling {description.pooling!r} is not known; update v3recon")
     regressor = _unfilled(description)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
@@ -257,7 +262,11 @@ def _unfilled(description: CheckpointDescription) -> Regressor:
 
     def make() -> Regressor:
         return Regressor(
-            description.backbone, description.sizes, description.input_size, description.rotation
+            description.backbone,
+            description.sizes,
+            description.input_size,
+            description.rotation,
+            description.pooling,
         )
 
     try:

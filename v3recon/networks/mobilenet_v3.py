@@ -51,9 +51,17 @@ class MobileNetV3Large(nn.Module):
         self.conv = _conv_bn(channels, HEAD_CHANNELS, kernel=1, stride=1)
         self.apply(_initialise)
 
+    def forward_features(self, image: Tensor) -> Tensor:
+        """Features [B, 960, h, w] of an image [B, 3, H, W] before pooling."""
+        return self.conv(self.features(image))
+
+    def forward_head(self, maps: Tensor, pre_logits: bool = True) -> Tensor:
+        """Pooled features [B, 960]; the names are those of timm's backbones."""
+        return maps.mean((2, 3))
+
     def forward(self, image: Tensor) -> Tensor:
         """Pooled features [B, 960] of an image [B, 3, H, W]."""
-        return self.conv(self.features(image)).mean((2, 3))
+        return self.forward_head(self.forward_features(image))
 
 
 class InvertedResidual(nn.Module):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
@@ -16,6 +17,13 @@ from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
 
 ROTATIONS = {"euler": ANGLE_SIZE, "6d": 6}
 """Parameterisations of the rotation and how many numbers the angle head gives for each."""
+
+POOLINGS = ("mean", "spatial")
+"""How the last feature map is read: its mean (the official way), or the mean and, beside it, a few
+channels of the map itself, so that the heads see where something is."""
+SPATIAL_CHANNELS = 48
+SPATIAL_GRID = 5
+"""Those channels are resized to this many cells a side: the heads fit any input size."""
 
 IDENTITY_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 ANGLE_HEAD = 3
@@ -33,6 +41,7 @@ class Regressor(nn.Module):
         sizes: numbers of identity, expression and albedo coefficients.
         input_size: side of the crop it takes, pixels; it covers the 224-pixel camera frame.
         rotation: "euler" (the official one) or "6d" (no jumps; better at profile views).
+        pooling: "mean" (the official one) or "spatial".
     """
 
     def __init__(
@@ -41,20 +50,27 @@ class Regressor(nn.Module):
         sizes: tuple[int, int, int] = (80, 64, 80),
         input_size: int = 224,
         rotation: str = "euler",
+        pooling: str = "mean",
     ) -> None:
         """Build with random weights; see `networks.checkpoints` for loading.
 
         Raises:
-            ValueError: if the backbone or the rotation is not known.
+            ValueError: if the backbone, the rotation or the pooling is not known.
         """
         super().__init__()
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is not known; use one of {list(POOLINGS)}")
         if rotation not in ROTATIONS:
             raise ValueError(f"rotation {rotation!r} is not known; use one of {list(ROTATIONS)}")
         self.backbone_name = backbone
         self.sizes = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         self.input_size = int(input_size)
         self.rotation = rotation
+        self.pooling = pooling
         self.backbone, width = make_backbone(backbone)
+        if pooling == "spatial":
+            self.spatial = _spatial_reader(width)
+            width += SPATIAL_CHANNELS * SPATIAL_GRID**2
         outputs = (*self.sizes, ROTATIONS[rotation], SH_SIZE, 2, 1)
         heads = [nn.Conv2d(width, count, 1) for count in outputs]
         for head in heads:
@@ -73,7 +89,15 @@ class Regressor(nn.Module):
         if image.ndim != 4 or image.shape[1:] != (3, self.input_size, self.input_size):
             size = self.input_size
             raise ValueError(f"expected crops [B, 3, {size}, {size}], got {tuple(image.shape)}")
-        return self.backbone(image)[..., None, None]
+        if self.pooling == "mean":
+            return self.backbone(image)[..., None, None]
+        backbone = cast(Any, self.backbone)  # forward_features and forward_head are timm's names
+        maps = backbone.forward_features(image)
+        pooled = backbone.forward_head(maps, pre_logits=True)
+        cells = interpolate(
+            self.spatial(maps), (SPATIAL_GRID, SPATIAL_GRID), mode="bilinear", align_corners=False
+        )
+        return torch.cat([pooled, cells.flatten(1)], 1)[..., None, None]
 
     def forward(self, image: Tensor) -> FaceCoeffs:
         """Coefficients of the faces.
@@ -108,6 +132,32 @@ class Regressor(nn.Module):
             pose = matrix_to_euler(rotation)
         trans = torch.cat([trans_xy, trans_z], 1)
         return FaceCoeffs(id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans), rotation
+
+
+def _spatial_reader(width: int) -> nn.Sequential:
+    """1 x 1 convolution of a feature map [B, width, h, w] to SPATIAL_CHANNELS channels."""
+    return nn.Sequential(
+        nn.Conv2d(width, SPATIAL_CHANNELS, 1, bias=False),
+        nn.BatchNorm2d(SPATIAL_CHANNELS),
+        nn.Hardswish(),
+    )
+
+
+@torch.no_grad()
+def widen_heads(regressor: Regressor, narrow: Regressor) -> None:
+    """Start a regressor with spatial pooling from one without: the same coefficients come out.
+
+    Args:
+        regressor: pooling "spatial"; its backbone and heads are overwritten.
+        narrow: pooling "mean", the same backbone, sizes and rotation.
+    """
+    regressor.backbone.load_state_dict(narrow.backbone.state_dict())
+    for head, old in zip(regressor.final_layers, narrow.final_layers, strict=True):
+        assert isinstance(head, nn.Conv2d) and isinstance(old, nn.Conv2d)
+        assert head.bias is not None and old.bias is not None
+        head.weight.zero_()
+        head.weight[:, : old.weight.shape[1]] = old.weight
+        head.bias.copy_(old.bias)
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int]:

@@ -21,12 +21,16 @@ class TermWeights:
     """The same along the optical axis, centred per face."""
     landmarks: float = 1.0
     """Hand-made 68 points, with the jaw marched to the visible contour."""
+    gaps: float = 0.0
+    """Offsets between pairs of points across lids, lips and brows: how far they are open."""
     wpdc: float = 0.0
     """Weighted parameter distance (3DDFA): needs fitted coefficients in the prepared set."""
     vdc: float = 0.0
     """Vertex distance (3DDFA) to the fitted coefficients."""
     parts: float = 0.0
     """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
+    parsed: float = 0.0
+    """Weight of masks of the part parser against hand-made ones within `parts`."""
     photometric: float = 0.0
     """Colour at visible vertices; trains albedo and light."""
     coefficients: float = 1e-3
@@ -43,6 +47,10 @@ class TrainConfig:
 
     prepared: Path
     """Folder written by `v3recon prepare`."""
+    synthetic: Path | None = None
+    """A second such folder, of pictures by `v3recon synthesize`."""
+    synthetic_share: float = 0.15
+    """Share of samples drawn from it."""
     out: Path = Path("runs/train")
     """Where checkpoints, TensorBoard logs and the configuration go."""
     backbone: str = "mbnetv3"
@@ -51,6 +59,8 @@ class TrainConfig:
     """photoface, or the path of an official face_model.npy."""
     input_size: int = 112
     """Side of the network's input, pixels."""
+    pooling: str = "mean"
+    """mean (as the official networks) or spatial: the heads see the last feature map as well."""
     init_from: Path | None = None
     """Start from the weights of this checkpoint."""
     init_face_model: Path | None = None
@@ -78,6 +88,8 @@ class TrainConfig:
     """First part of the run trained on points, coefficients and vertices only."""
     profiled: float = 0.65
     """Share of samples that are rotated to larger yaw (face profiling)."""
+    roll_sigma: float = 14.0
+    """Standard deviation of the rotation in the image plane, degrees."""
     labelled: float = 0.35
     """Share of samples drawn from photos with hand-made points or masks."""
     weights: TermWeights = field(default_factory=TermWeights)
@@ -109,7 +121,7 @@ class TrainConfig:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
             )
-        for name in ("decay", "curriculum", "profiled", "labelled"):
+        for name in ("decay", "curriculum", "profiled", "labelled", "synthetic_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0…1, not {getattr(self, name)}")
         if not 32 <= self.input_size <= 512:

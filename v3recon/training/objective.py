@@ -20,7 +20,7 @@ from v3recon.data.part_targets import (
     part_masks,
     part_target_statistics,
 )
-from v3recon.data.samples import LABELS_HAND, TrainingBatch
+from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
@@ -59,11 +59,21 @@ PARTS_MAX_YAW = 1.05
 """Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
+PARSED_EVERY = 3
 FEATURE_LABELS = (1, 2, 3, 4, 6, 7)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
 """Detected points within FEATURE_REACH (decimetres) of eyes, brows and lips weigh so much more
 than cheeks: that is where a pixel matters."""
+GAP_PAIRS = (
+    (159, 145), (158, 153), (160, 144), (157, 154), (161, 163),
+    (386, 374), (385, 380), (387, 373), (384, 381), (388, 390),
+    (13, 14), (82, 87), (312, 317), (81, 178), (311, 402),
+    (66, 158), (105, 159), (296, 385), (334, 386),
+)  # fmt: skip
+"""Detected points across lids, inner lips, and from brow to lid: their offsets are what opens."""
+GAP_PAIRS_68 = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65))
+"""The same among the 68 points."""
 ANCHOR_GRID = 28
 """Anchors of the part loss along a side of the crop."""
 JAW = 17
@@ -209,9 +219,10 @@ def training_loss(
         "points": (weights.points, lambda: _points_term(posed, batch, face)),
         "depth": (weights.depth, lambda: _depth_term(posed, batch, face, camera)),
         "landmarks": (weights.landmarks, lambda: _landmark_term(posed, coeffs, batch, face)),
+        "gaps": (weights.gaps, lambda: _gap_term(posed, batch, face)),
         "wpdc": (weights.wpdc, lambda: _wpdc_term(coeffs, rotation, batch, face, camera)),
         "vdc": (weights.vdc, lambda: _vdc_term(posed, batch, face, camera)),
-        "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera)),
+        "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera, weights.parsed)),
         "photometric": (
             weights.photometric,
             lambda: _photometric_term(posed, coeffs, batch, face, camera),
@@ -238,9 +249,7 @@ def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tens
     if len(face.detector) == 0:
         return posed.points_2d.new_zeros(())
     error = (posed.points_2d[:, face.detector] - batch.points[..., :2]).abs().sum(-1)
-    marked = (batch.labels_source == LABELS_HAND) | (batch.landmarks_weight > 0).any(1)
-    trust = torch.where(marked, MARKED_TRUST, 1.0)[:, None]
-    return (error * batch.points_weight * trust * face.detector_weights).mean()
+    return (error * batch.points_weight * _trust(batch) * face.detector_weights).mean()
 
 
 def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
@@ -251,6 +260,34 @@ def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: 
     scale = camera.focal / (camera.distance - z.mean(1, keepdim=True)).detach()
     error = (z - z.mean(1, keepdim=True)) * scale - batch.points[..., 2]
     return (error.abs() * batch.points_weight).mean()
+
+
+def _gap_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
+    """Mean absolute error of offsets across lids, lips and brows, pixels.
+
+    Pose, place and size cancel in an offset, so that the opening of an eye, three pixels of a
+    face of a hundred, is not lost among them (the eye closure loss of DECA, for mouths as well).
+    """
+    landmarks = posed.points_2d[:, face.landmarks]
+    pairs = torch.tensor(GAP_PAIRS_68, device=landmarks.device)
+    known = batch.landmarks_weight[:, pairs].amin(-1)
+    found = landmarks[:, pairs[:, 0]] - landmarks[:, pairs[:, 1]]
+    wanted = batch.landmarks_68[:, pairs[:, 0]] - batch.landmarks_68[:, pairs[:, 1]]
+    error = ((found - wanted).abs().sum(-1) * known).mean()
+    if len(face.detector) == 0:
+        return error
+    points = posed.points_2d[:, face.detector]
+    pairs = torch.tensor(GAP_PAIRS, device=points.device)
+    found = points[:, pairs[:, 0]] - points[:, pairs[:, 1]]
+    wanted = batch.points[:, pairs[:, 0], :2] - batch.points[:, pairs[:, 1], :2]
+    trust = _trust(batch) * batch.points_weight[:, :1]
+    return error + ((found - wanted).abs().sum(-1) * trust).mean()
+
+
+def _trust(batch: TrainingBatch) -> Tensor:
+    """Weight [B, 1] of detected points: less where people marked the photo."""
+    marked = (batch.labels_source == LABELS_HAND) | (batch.landmarks_weight > 0).any(1)
+    return torch.where(marked, MARKED_TRUST, 1.0)[:, None]
 
 
 def _wpdc_term(
@@ -322,13 +359,24 @@ def _landmark_term(
     return (error * batch.landmarks_weight).mean()
 
 
-def _parts_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
-    """Part re-projection distance to hand-made masks (PRDL), square pixels."""
-    usable = (batch.labels_source == LABELS_HAND) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+def _parts_term(
+    posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera, parsed: float
+) -> Tensor:
+    """Part re-projection distance (PRDL) to hand-made masks, square pixels.
+
+    Masks of the part parser count with weight `parsed`, on every PARSED_EVERY-th photo (the
+    targets of all would cost as much as the network), without the skin, whose border is hair.
+    """
+    by_parser = (batch.labels_source == LABELS_PARSED) & (batch.index % PARSED_EVERY == 0)
+    trust = (batch.labels_source == LABELS_HAND).to(posed.points_2d)
+    trust = torch.where(by_parser, parsed, trust)
+    usable = (trust > 0) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
     chosen = usable.nonzero()[:, 0]
     if len(chosen) == 0:
         return 0 * posed.points_2d.sum()
-    targets, anchors = mask_targets(batch.labels[chosen].cpu().numpy(), camera)
+    labels = batch.labels[chosen]
+    skin = (labels == SKIN_LABEL) & by_parser[chosen, None, None]
+    targets, anchors = mask_targets(labels.masked_fill(skin, 0).cpu().numpy(), camera)
     statistics = torch.from_numpy(np.stack([t.statistics for t in targets]))
     present = torch.from_numpy(np.stack([t.present for t in targets]))
     loss = part_distribution_loss(
@@ -336,7 +384,9 @@ def _parts_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: 
         face.parts,
         statistics.to(posed.points_2d),
         anchors.to(posed.points_2d),
-        part_weights=present.to(posed.points_2d) * posed.points_2d.new_tensor(PART_WEIGHTS),
+        part_weights=present.to(posed.points_2d)
+        * posed.points_2d.new_tensor(PART_WEIGHTS)
+        * trust[chosen, None],
         vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
     )
     return loss * (len(chosen) / len(batch))

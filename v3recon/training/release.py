@@ -45,11 +45,17 @@ def release(config: ReleaseConfig) -> None:
     state = load_state(config.run / STATE_FILE)
     model = load_face_model(config.face_model)
     recipe = dict(state.config)
-    regressor = Regressor(recipe["backbone"], model.sizes, recipe["input_size"], rotation="6d")
+    regressor = Regressor(
+        recipe["backbone"],
+        model.sizes,
+        recipe["input_size"],
+        rotation="6d",
+        pooling=recipe.get("pooling", "mean"),
+    )
     regressor.load_state_dict(state.average)
     summary: dict[str, object] = {"step": state.step}
     # Paths of the training machine say nothing to others.
-    private = ("prepared", "out", "init_from", "init_face_model", "face_model")
+    private = ("prepared", "synthetic", "out", "init_from", "init_face_model", "face_model")
     summary["recipe"] = {name: value for name, value in recipe.items() if name not in private}
     if (config.run / WEIGHTS_FILE).is_file():
         validated = load_checkpoint(config.run / WEIGHTS_FILE, model).description.training

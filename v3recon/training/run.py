@@ -30,12 +30,13 @@ from v3recon.data.augment import BOX_FACTOR, AugmentSettings
 from v3recon.data.samples import (
     LABELS_HAND,
     EpochSampler,
+    Records,
     TrainingBatch,
     TrainingDataset,
     collate,
     to_float_image,
 )
-from v3recon.data.shards import PreparedSet
+from v3recon.data.shards import JoinedSets, PreparedSet
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
@@ -45,7 +46,7 @@ from v3recon.networks.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from v3recon.networks.regressor import Regressor
+from v3recon.networks.regressor import Regressor, widen_heads
 from v3recon.training.checkpoint import RunState, load_state, save_state, update_average
 from v3recon.training.config import PRESETS, TermWeights, TrainConfig, config_to_json, save_config
 from v3recon.training.distributed import (
@@ -127,11 +128,47 @@ def record_repeats(records: PreparedSet, share: float) -> np.ndarray:
     return np.where(marked, times, 1)
 
 
+def joined_repeats(repeats: np.ndarray, count: int, share: float) -> np.ndarray:
+    """Repeats of a joined set, so that about `share` of the samples come from its second part.
+
+    Args:
+        repeats: [N] of the first part alone.
+        count: records of the second part, M.
+        share: 0…1; a share of 0 leaves the second part out, of 1 the first.
+
+    Returns:
+        [N + M] integers.
+    """
+    if share >= 1:
+        return np.concatenate([np.zeros_like(repeats), np.ones(count, np.int64)])
+    times = share / (1 - share) * repeats.sum() / count  # of each record of the second part
+    if 0 < times < 1:
+        repeats, times = repeats * round(1 / times), 1.0
+    return np.concatenate([repeats, np.full(count, round(times), np.int64)])
+
+
+def training_records(config: TrainConfig) -> tuple[PreparedSet | JoinedSets, np.ndarray]:
+    """The records to draw from and how often each comes in an epoch, [N]."""
+    photos = PreparedSet(config.prepared, "train")
+    repeats = record_repeats(photos, config.labelled)
+    if config.synthetic is None:
+        return photos, repeats
+    pictures = PreparedSet(config.synthetic, "train")
+    repeats = joined_repeats(repeats, len(pictures), config.synthetic_share)
+    return JoinedSets(photos, pictures), repeats
+
+
 def batches(
-    records: PreparedSet, config: TrainConfig, workers: Workers, start_step: int
+    records: Records,
+    repeats: np.ndarray,
+    config: TrainConfig,
+    workers: Workers,
+    start_step: int,
 ) -> Iterator[TrainingBatch]:
     """Endless batches of this process from `start_step` on, the same after every restart."""
-    settings = AugmentSettings(size=config.input_size, profile=config.profiled)
+    settings = AugmentSettings(
+        size=config.input_size, profile=config.profiled, roll_sigma=config.roll_sigma
+    )
     sampler = EpochSampler(
         len(records),
         config.batch_size,
@@ -139,7 +176,7 @@ def batches(
         start_step=start_step,
         rank=workers.rank,
         world_size=workers.size,
-        repeats=record_repeats(records, config.labelled).tolist(),
+        repeats=repeats.tolist(),
     )
     loader = DataLoader(
         TrainingDataset(records, settings, config.seed),
@@ -224,11 +261,16 @@ def slice_batch(batch: TrainingBatch, where: slice, count: int) -> TrainingBatch
 def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
     """A fresh regressor, or one that starts from a checkpoint's weights."""
     torch.manual_seed(config.seed)
-    regressor = Regressor(config.backbone, model.sizes, config.input_size, rotation="6d")
+    regressor = Regressor(
+        config.backbone, model.sizes, config.input_size, rotation="6d", pooling=config.pooling
+    )
     if config.init_from is not None:
         loaded = load_checkpoint(config.init_from)
         check_transfer(config, loaded.description, model)
-        regressor.load_state_dict(loaded.regressor.state_dict())
+        if config.pooling == loaded.regressor.pooling:
+            regressor.load_state_dict(loaded.regressor.state_dict())
+        else:
+            widen_heads(regressor, loaded.regressor)
         if config.init_face_model is not None:
             rebase_heads(regressor, load_face_model(str(config.init_face_model)), model)
     return regressor
@@ -247,6 +289,8 @@ def check_transfer(
             f"{config.init_from} is a {description.backbone}; start it with"
             f" --backbone {description.backbone}"
         )
+    if (description.pooling, config.pooling) == ("spatial", "mean"):
+        raise ValueError(f"{config.init_from} has spatial pooling; add --pooling spatial")
     if description.rotation != "6d":
         raise ValueError(f"{config.init_from} gives Euler angles; training needs a 6d rotation")
     if config.init_face_model is None and description.face_model_hash != model.content_hash:
@@ -300,7 +344,7 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
     if config.dry_run:
         config = replace(config, steps=2, log_every=1, checkpoint_every=2, validate_every=2)
     model = load_face_model(config.face_model)
-    records = PreparedSet(config.prepared, "train")
+    records, repeats = training_records(config)
     held_out = PreparedSet(config.prepared, "val")
     face: TrainingFace = make_training_face(model).to(workers.device)
     regressor = start_regressor(config, model).to(workers.device)
@@ -325,7 +369,7 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
     if workers.is_first:
         save_config(config, config.out / "config.json")
     log = RunLog(config.out, workers.is_first)
-    stream = batches(records, config, workers, step)
+    stream = batches(records, repeats, config, workers, step)
     camera = Camera()
     started, start_step = time.monotonic(), step
     figures: dict[str, float] = {}
