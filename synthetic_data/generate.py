@@ -21,7 +21,7 @@ from PIL import Image
 from synthetic_data.expressions import EditedFace, edit_expression
 from synthetic_data.interior import paint
 from synthetic_data.labels import Labels, make_labels
-from synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_picture
+from synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_jpg, write_picture
 from synthetic_data.mask_editing import edit_mask, load_generator, run_generator
 from synthetic_data.poses import TurnRange, turn_face
 from synthetic_data.quality import (
@@ -47,6 +47,8 @@ from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
 
 POSES = "poses"
+FORMAT = 2
+"""Of the records; folders of another one are not continued."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class RunOptions:
 
     def fingerprint(self) -> str:
         """Hash of everything that changes the pictures."""
-        content = asdict(self)
+        content = {**asdict(self), "format": FORMAT}
         del content["photos"], content["out"]
         if self.weights is not None:
             content["weights"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
@@ -134,11 +136,14 @@ class Worker:
         points = to_small(face.points)
         found = None if self.reader is None else self.reader(before, points)
         states = None if found is None else measure_states(found)
-        return [
+        records = [
             self._expression(job, face, before, states, kind, n)
             for kind in kinds
             for n in range(self.options.per_photo)
         ]
+        if any(record["status"] == WRITTEN for record in records):
+            write_jpg(self.options.out / _before_file(job), before)
+        return records
 
     def _source_face(self, job: Job) -> SourceFace:
         folder, entry = self.options.photos, job.entry
@@ -199,7 +204,8 @@ class Worker:
         if quality.reason:
             return self._record(job, kind, REFUSED, quality.reason, number) | details
         paths = write_picture(self.options.out, kind, name, picture, labels)
-        return self._record(job, kind, WRITTEN, "", number) | details | paths | _cut(face)
+        origins = {"before": _before_file(job), **_origins(face)}
+        return self._record(job, kind, WRITTEN, "", number) | details | paths | origins | _cut(face)
 
     def _pose(self, job: Job, face: SourceFace, number: int) -> dict[str, Any]:
         seed = _seed(self.options.seed, job.entry.file, POSES, number)
@@ -222,7 +228,8 @@ class Worker:
             "yaw": round(float(np.degrees(turned.yaw)), 2),
             "pitch": round(float(np.degrees(turned.pitch)), 2),
         }
-        return self._record(job, POSES, WRITTEN, "", number) | angles | paths | _cut(face)
+        origins = _origins(face, turned=True)
+        return self._record(job, POSES, WRITTEN, "", number) | angles | paths | origins | _cut(face)
 
     def _generate(self, face: SourceFace, edited: EditedFace, before: np.ndarray) -> np.ndarray:
         labels = make_labels(
@@ -358,6 +365,20 @@ def _seed(seed: int, photo: str, kind: str, number: int) -> list[int]:
 def _figures(quality: Quality) -> dict[str, float | None]:
     share = None if np.isnan(quality.response) else round(quality.response, 3)
     return {"response": share, "seam": round(quality.seam, 3), "fold": round(quality.fold, 4)}
+
+
+def _before_file(job: Job) -> str:
+    """Where the unedited picture of a photo goes."""
+    return f"before/{job.key}.jpg"
+
+
+def _origins(face: SourceFace, turned: bool = False) -> dict[str, str]:
+    """What the 68 points and the mask were made from."""
+    by_hand = face.landmarks_68 is not None and not turned
+    return {
+        "landmarks_from": "hand" if by_hand else "mesh",
+        "mask_from": "polygons" if face.classes is None else "hand",
+    }
 
 
 def _cut(face: SourceFace) -> dict[str, list[list[float]]]:

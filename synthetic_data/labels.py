@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthetic_data.expressions import LIPS, EditedFace
+from synthetic_data.expressions import EYE_CORNERS, LIPS, LOWER_LOOP, UPPER_LOOP, EditedFace
 from synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
 from synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
-from synthetic_data.warp import eye_outline, lid_outline, smooth_curve
-from v3recon.data.face_mesh import POINT_COUNT
+from synthetic_data.warp import closed_line, eye_outline, lid_outline, smooth_curve
+from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
 from v3recon.data.image_folder import CELEBAMASK_LABELS
 from v3recon.data.profiling import affine_map, sample_labels
 from v3recon.face_models.landmarks import (
@@ -42,6 +42,7 @@ class Labels:
     Attributes:
         points: [468, 3] mesh, picture pixels, x right, y down, z toward the camera.
         landmarks: "68", "106", "134" -> [L, 2] picture pixels; contour points on the silhouette.
+        landmarks_before: [68, 2] the same 68 points before the edit; after it for poses.
         visible: the same keys -> [L] bool.
         parts: [S, S] uint8 part labels 0…8.
         classes: [S, S] uint8 CelebAMask-HQ classes.
@@ -51,6 +52,7 @@ class Labels:
 
     points: np.ndarray
     landmarks: dict[str, np.ndarray]
+    landmarks_before: np.ndarray
     visible: dict[str, np.ndarray]
     parts: np.ndarray
     classes: np.ndarray
@@ -73,7 +75,7 @@ def make_labels(
 
     Landmarks are projected vertices of the model, moved by what the detected points near them
     differ from the model; hand-made points of the photo, where there are any, move by the
-    model's own displacement.
+    model's own displacement. Those of closed lids lie on the line that is drawn.
 
     Args:
         face: the photo's face.
@@ -89,16 +91,21 @@ def make_labels(
     index = _landmark_ids(decoded if edited is None else face.decoded, rotation, coeffs, model)
     missed = points[:, :2] - projected[:POINT_COUNT]
     seen = _seen_vertices(decoded, model)
-    landmarks, visible = {}, {}
+    projected_before = to_pixels(
+        face.decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas
+    )
+    missed_before = face.points[:, :2] - projected_before[:POINT_COUNT]
+    landmarks, visible, before = {}, {}, None
     for name in SETS:
         ids = index[name]
         places, weights = _neighbors(model, ids.tobytes())
         moved = projected[ids] + (weights[..., None] * missed[places]).sum(1)
-        if name == "68" and edited is not None and face.landmarks_68 is not None:
-            before = to_pixels(face.decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas)
-            missed_before = face.points[:, :2] - before[:POINT_COUNT]
-            own = before[ids] + (weights[..., None] * missed_before[places]).sum(1)
-            moved = face.landmarks_68 + moved - own
+        if name == "68" and edited is not None:
+            own = projected_before[ids] + (weights[..., None] * missed_before[places]).sum(1)
+            before = own if face.landmarks_68 is None else face.landmarks_68
+            moved = before + moved - own
+        for side in () if edited is None else edited.closed:
+            moved = close_lids(moved, points, places[:, 0], side)
         landmarks[name], visible[name] = to_picture(moved), seen[ids]
     parts, classes = _warp_labels(face, source_map, edited)
     to_small = np.array([[1 / OVERSAMPLING, 0, 0], [0, 1 / OVERSAMPLING, 0]])
@@ -106,8 +113,34 @@ def make_labels(
     crop_to_picture = to_small[:, :2] @ face.crop_to_canvas
     crop_to_picture[:, 2] += to_small[:, 2]
     mesh = np.concatenate([to_picture(points[:, :2]), points[:, 2:] / OVERSAMPLING], 1)
+    before = landmarks["68"] if before is None else to_picture(before)
     packed = coeffs.to_tensor()[0].numpy()
-    return Labels(mesh, landmarks, visible, parts, classes, packed, crop_to_picture)
+    return Labels(mesh, landmarks, before, visible, parts, classes, packed, crop_to_picture)
+
+
+def close_lids(
+    landmarks: np.ndarray, points: np.ndarray, nearest: np.ndarray, side: str
+) -> np.ndarray:
+    """Landmarks of a closed eye's lids, its corners left out, moved onto the line of the lids.
+
+    Args:
+        landmarks: [L, 2].
+        points: [468, 3] mesh with the eye closed, the same pixels.
+        nearest: [L] detector point nearest to each landmark on the mean face.
+        side: "right" or "left".
+    """
+    lids = np.array(UPPER_LOOP + LOWER_LOOP)
+    lids = lids if side == "right" else load_face_mesh().mirror[lids]
+    chosen = np.isin(nearest, lids) & ~np.isin(nearest, EYE_CORNERS[side])
+    line = closed_line(points, side)
+    start, step = line[:-1], np.diff(line, axis=0)
+    offset = landmarks[chosen, None] - start
+    share = (offset * step).sum(2) / np.maximum((step**2).sum(1), 1e-9)
+    feet = start + share.clip(0, 1)[..., None] * step
+    best = np.linalg.norm(feet - landmarks[chosen, None], axis=2).argmin(1)
+    result = landmarks.copy()
+    result[chosen] = feet[np.arange(len(best)), best]
+    return result
 
 
 def to_picture(points: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from synthetic_data.labels import Labels
 from v3recon.data.image_folder import PhotoEntry, list_photos
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 
-INDEX_COLUMNS = ("file", "source", "subject", "split", "landmarks", "mask")
+INDEX_COLUMNS = ("file", "source", "subject", "split", "landmarks", "mask", "mask_from")
 WRITTEN, REFUSED, SKIPPED = "written", "refused", "skipped"
 """Picture and labels exist; the quality filter refused it; it could not be made."""
 PALETTE = (
@@ -97,15 +97,22 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
         arrays[f"landmarks_{name}"] = points.astype(np.float32)
     arrays |= {f"visible_{name}": value for name, value in labels.visible.items()}
     arrays |= {
+        "landmarks_68_before": labels.landmarks_before.astype(np.float32),
         "coeffs": labels.coeffs.astype(np.float32),
         "crop_to_picture": labels.crop_to_picture,
         "points": labels.points.astype(np.float32),
     }
     with replace_on_success(out / paths["labels"]) as temporary:
         np.savez(temporary, **arrays)
-    with replace_on_success(out / paths["file"]) as temporary:
-        Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
+    write_jpg(out / paths["file"], picture)
     return paths
+
+
+def write_jpg(path: Path, picture: np.ndarray) -> None:
+    """A picture [S, S, 3] uint8 RGB."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replace_on_success(path) as temporary:
+        Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
 
 
 def write_label_png(path: Path, labels: np.ndarray) -> None:
@@ -138,7 +145,8 @@ def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Write manifest, index, meshes and report of a run.
 
     `v3recon prepare --photos OUT --meshes OUT/meshes.npz` then reads the pictures with their exact
-    labels; without `--meshes` it detects the faces again.
+    labels; without `--meshes` it detects the faces again. The index names 68 points only where
+    the photo's were hand-made: everywhere else the mesh says the same, and says more.
 
     Args:
         out: folder of the run.
@@ -151,7 +159,10 @@ def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     written = [record for record in records if record["status"] == WRITTEN]
     rows = [
         {column: record[column] for column in INDEX_COLUMNS}
-        | {"source": f"synthetic_{record['kind']}"}
+        | {
+            "source": f"synthetic_{record['kind']}",
+            "landmarks": record["landmarks"] if record["landmarks_from"] == "hand" else "",
+        }
         for record in written
     ]
     write_index(out / "index.csv", rows)
@@ -213,6 +224,7 @@ def read_published(folder: Path) -> list[dict[str, str]]:
                 "split": "train",
                 "landmarks": "",
                 "mask": "",
+                "mask_from": "",
             }
         )
     return rows

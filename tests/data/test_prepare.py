@@ -14,7 +14,7 @@ from v3recon.data.image_folder import (
     read_pts,
 )
 from v3recon.data.mesh_detection import command_detector, stored_detector
-from v3recon.data.samples import AugmentSettings, TrainingDataset
+from v3recon.data.samples import LABELS_PSEUDO, AugmentSettings, TrainingDataset
 from v3recon.data.shards import BrokenShardError, PreparedSet, open_shard
 from v3recon.face_models.linear_face_model import PART_NAMES
 
@@ -95,6 +95,21 @@ def test_prepare_writes_every_usable_photo_and_says_why_not(folder, capsys):
     masked = train.record(by_name["set/mask.jpg"])
     x, y, _ = masked.points[MESH.left_eye].mean(0).round().astype(int)
     assert masked.labels[y, x] == 2 and set(np.unique(masked.labels)) == {0, 2, 8}
+
+
+def test_masks_that_nobody_drew_are_not_called_hand_made(folder, capsys):
+    index = folder / "photos/index.csv"
+    head, *rows = index.read_text().splitlines()
+    rows = [row + ("," if "mask.png" not in row else ",polygons") for row in rows]
+    index.write_text("\n".join([f"{head},mask_from", *rows]) + "\n")
+    assert run(folder) == 0
+    train = PreparedSet(folder / "out")
+    (masked,) = (r for r in map(train.record, range(3)) if r.name == "set/mask.jpg")
+    assert masked.labels_source == LABELS_PSEUDO
+    assert set(np.unique(masked.labels)) == {0, 2, 8}  # the mask's, no polygons drawn anew
+    index.write_text(index.read_text().replace("polygons", "dice"))
+    assert run(folder, out="other") == 2
+    assert "dice" in capsys.readouterr().err
 
 
 def test_prepared_samples_can_be_drawn(folder):

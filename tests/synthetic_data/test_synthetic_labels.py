@@ -26,6 +26,37 @@ def test_closed_eyes_have_no_eye_part(face, photoface):
     assert set(np.unique(open_labels.parts)) == set(range(9)), PART_NAMES
 
 
+def test_landmarks_of_closed_lids_meet_whatever_the_hand_made_points_were(face, photoface):
+    hand = face.points[load_face_mesh().landmarks_68, :2].copy()
+    hand[[37, 38, 43, 44]] -= [0, 9]  # canvas pixels: lids that the detector sees elsewhere
+    marked = replace(face, landmarks_68=hand)
+    for source in (face, marked):
+        edited, (_, labels) = labels_of(source, "one_eye_closed", photoface)
+        (side,) = edited.closed
+        lids = {"right": [[37, 38], [41, 40]], "left": [[43, 44], [47, 46]]}
+        points = labels.landmarks["68"]
+        upper, lower = points[lids.pop(side)]
+        assert np.abs(upper[:, 1] - lower[:, 1]).max() < 1
+        mesh = to_picture(edited.points[:, :2])
+        line = mesh[[159, 158] if side == "right" else [385, 386]]
+        assert np.abs(upper[:, 1] - line[:, 1]).max() < 1.5
+        ((other, _),) = lids.items()
+        upper, lower = points[lids[other]]
+        assert (lower[:, 1] - upper[:, 1]).min() > 2  # the other eye stays open
+
+
+def test_points_before_the_edit_are_kept(face, photoface):
+    _, (_, labels) = labels_of(face, "mouth_open", photoface)
+    index = load_face_mesh().landmarks_68
+    before = to_picture(face.points[index, :2])
+    assert np.abs(labels.landmarks_before[17:] - before[17:]).max() < 4
+    jaw = labels.landmarks["68"][8, 1] - labels.landmarks_before[8, 1]
+    assert jaw > 1.5
+    hand = before + 1
+    _, (_, marked) = labels_of(replace(face, landmarks_68=hand), "frown", photoface)
+    np.testing.assert_allclose(marked.landmarks_before, to_picture(hand))
+
+
 def test_opened_mouth_is_inner_mouth_between_the_lips(face, photoface):
     edited, (_, labels) = labels_of(face, "mouth_open", photoface)
     gap = edited.points[14, 1] - edited.points[13, 1]

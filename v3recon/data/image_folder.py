@@ -17,6 +17,8 @@ CELEBAMASK_LABELS = np.zeros(256, np.uint8)
 """Our part label (0 none, 1…8 = PART_NAMES) of each CelebAMask-HQ class; glasses, ears, inner
 mouth, hair and everything else are 0. Classes 4 and 6 lie on the image's right, the person's
 left."""
+MASK_ORIGINS = ("hand", "polygons", "parser")
+"""What masks are made from: people; polygons of detected contours; the part parser."""
 CELEBAMASK_LABELS[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
 
 
@@ -30,6 +32,7 @@ class PhotoEntry:
         split: "train" or "val".
         landmarks: path of hand-made points relative to the folder, or "".
         mask: path of a CelebAMask-HQ label picture relative to the folder, or "".
+        mask_from: what the mask was made from, one of `MASK_ORIGINS`.
     """
 
     file: str
@@ -37,6 +40,7 @@ class PhotoEntry:
     split: str
     landmarks: str = ""
     mask: str = ""
+    mask_from: str = "hand"
 
 
 def list_photos(folder: Path, index: Path | None = None) -> list[PhotoEntry]:
@@ -44,9 +48,9 @@ def list_photos(folder: Path, index: Path | None = None) -> list[PhotoEntry]:
 
     Args:
         folder: the photos.
-        index: CSV with a column `file` and optionally `source, split, landmarks, mask`; default
-            `index.csv` in the folder where there is one, else every photo in the folder and
-            below, with `.pts` beside a photo as its points.
+        index: CSV with a column `file` and optionally `source, split, landmarks, mask,
+            mask_from`; default `index.csv` in the folder where there is one, else every photo in
+            the folder and below, with `.pts` beside a photo as its points.
 
     Raises:
         ValueError: if there is no photo, or the index is unusable.
@@ -74,10 +78,18 @@ def _read_index(index: Path) -> list[PhotoEntry]:
         split = row.get("split") or "train"
         if split not in ("train", "val"):
             raise ValueError(f"{index}: split {split!r} of {row['file']} is not train or val")
+        origin = row.get("mask_from") or "hand"
+        if origin not in MASK_ORIGINS:
+            raise ValueError(f"{index}: mask_from {origin!r} of {row['file']} is unknown")
         source = row.get("source") or _source(Path(row["file"]))
         entries.append(
             PhotoEntry(
-                row["file"], source, split, row.get("landmarks") or "", row.get("mask") or ""
+                row["file"],
+                source,
+                split,
+                row.get("landmarks") or "",
+                row.get("mask") or "",
+                origin,
             )
         )
     return entries

@@ -51,7 +51,8 @@ class PrepareConfig:
     out: Path
     """Folder to write."""
     index: Path | None = None
-    """CSV with columns file, source, split, landmarks, mask (default: index.csv in --photos)."""
+    """CSV with columns file, source, split, landmarks, mask, mask_from (default: index.csv in
+    --photos)."""
     meshes: tuple[Path, ...] = ()
     """Stored detections (.npz with names and pts) instead of MediaPipe."""
     landmarks_command: str | None = None
@@ -168,7 +169,7 @@ def _check_plan(config: PrepareConfig, entries: list[PhotoEntry]) -> None:
     options = [config.size, config.shard_size, config.pseudo_labels]
     if config.part_parser is not None:
         options.append(hashlib.sha256(config.part_parser.read_bytes()).hexdigest())
-    content = json.dumps([options, [asdict(entry) for entry in entries]])
+    content = json.dumps([options, [_entry_plan(entry) for entry in entries]])
     plan = {"plan": hashlib.sha256(content.encode()).hexdigest(), "photos": len(entries)}
     config.out.mkdir(parents=True, exist_ok=True)
     path = config.out / "plan.json"
@@ -180,6 +181,14 @@ def _check_plan(config: PrepareConfig, entries: list[PhotoEntry]) -> None:
             )
     else:
         _write_text(path, json.dumps(plan))
+
+
+def _entry_plan(entry: PhotoEntry) -> dict[str, str]:
+    """An entry without what is the default, so that older folders stay valid."""
+    plan = asdict(entry)
+    if entry.mask_from == "hand":
+        del plan["mask_from"]
+    return plan
 
 
 def _is_complete(job: _Job) -> bool:
@@ -227,7 +236,8 @@ def _prepare_shard(job: _Job) -> None:
                 source=job.sources.index(entry.source),
                 pseudo_labels=job.config.pseudo_labels,
             )
-            if parser is not None and face.record.labels_source == LABELS_PSEUDO:
+            drawn = face.record.labels_source == LABELS_PSEUDO and not entry.mask
+            if parser is not None and drawn:
                 labels = parse_record(parser, face.record)
                 record = replace(face.record, labels=labels, labels_source=LABELS_PARSED)
                 face = replace(face, record=record)

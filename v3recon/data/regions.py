@@ -8,9 +8,15 @@ import cv2
 import numpy as np
 
 from v3recon.data.face_mesh import MIRROR_LABELS, POINT_COUNT, estimate_pose, load_face_mesh
-from v3recon.data.image_folder import PhotoEntry, read_part_mask, read_pts
+from v3recon.data.image_folder import MASK_ORIGINS, PhotoEntry, read_part_mask, read_pts
 from v3recon.data.mesh_detection import MeshDetector
-from v3recon.data.samples import LABELS_HAND, LABELS_NONE, LABELS_PSEUDO, FaceRecord
+from v3recon.data.samples import (
+    LABELS_HAND,
+    LABELS_NONE,
+    LABELS_PARSED,
+    LABELS_PSEUDO,
+    FaceRecord,
+)
 from v3recon.data.shards import PreparedFace
 from v3recon.io.images import read_image
 
@@ -20,6 +26,7 @@ MAX_DISAGREEMENT = 0.12
 """Mean distance of detected from hand-made points, over the box size, of another face."""
 MIN_FACE = 24
 """Smallest longer side of the 68 points' box that is kept, pixels."""
+LABELS_FROM = dict(zip(MASK_ORIGINS, (LABELS_HAND, LABELS_PSEUDO, LABELS_PARSED), strict=True))
 
 # Polygons of the detected contours, in the order of PART_NAMES; the face comes first as skin.
 _BROW = [70, 63, 105, 66, 107, 55, 65, 52, 53, 46]
@@ -124,7 +131,10 @@ def prepare_face(
         landmarks[:, 2] = 0.0 if mesh is None else depth_at(points, landmarks[:, :2])
     labels, labels_source = None, LABELS_NONE
     if mask is not None:
-        labels, labels_source = _cut(mask, matrix, region_size, True), LABELS_HAND
+        labels, labels_source = (
+            _cut(mask, matrix, region_size, True),
+            LABELS_FROM[entry.mask_from],
+        )
         labels = labels if mesh is None else repair_sides(labels, points)
     elif mesh is not None and pseudo_labels:
         labels, labels_source = polygon_labels(points, region_size), LABELS_PSEUDO

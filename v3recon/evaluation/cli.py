@@ -15,6 +15,7 @@ import tyro
 from v3recon.evaluation.options import (
     AflwOptions,
     EvaluateOptions,
+    ExpressionOptions,
     LandmarkOptions,
     PartOptions,
     ProfiledOptions,
@@ -22,6 +23,11 @@ from v3recon.evaluation.options import (
 
 BENCHMARKS: dict[str, tuple[type[EvaluateOptions], str, str]] = {
     "aflw2000": (AflwOptions, "v3recon.evaluation.aflw2000", "evaluate_aflw2000"),
+    "expressions": (
+        ExpressionOptions,
+        "v3recon.evaluation.expressions",
+        "evaluate_expressions",
+    ),
     "landmarks": (LandmarkOptions, "v3recon.evaluation.landmarks", "evaluate_landmarks"),
     "parts": (PartOptions, "v3recon.evaluation.parts", "evaluate_parts"),
     "profiled": (ProfiledOptions, "v3recon.evaluation.profiled", "evaluate_profiled"),
@@ -42,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         print("usage: v3recon evaluate BENCHMARK [options]      (BENCHMARK --help)\n")
         for name, (options_class, _, _) in BENCHMARKS.items():
             summary = (options_class.__doc__ or "").strip().splitlines()[0]
-            print(f"  {name:11s}{summary}")
+            print(f"  {name:13s}{summary}")
         return 0 if argv else 2
     if argv[0] not in BENCHMARKS:
         known = ", ".join(BENCHMARKS)

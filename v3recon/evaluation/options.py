@@ -116,3 +116,23 @@ class ProfiledOptions(EvaluateOptions):
         super().__post_init__()
         if not 0 <= self.yaw[0] <= self.yaw[1] <= 95 or self.size < 64:
             raise ValueError("--yaw must be an increasing pair in 0…95, --size at least 64")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpressionOptions(EvaluateOptions):
+    """Closed eyes and open mouths: opening errors, share of synthetic changes that is read."""
+
+    photos: Path | None = None
+    """Folder of photos with hand-made 68 points or CelebAMask-HQ masks, as its index says."""
+    index: Path | None = None
+    """CSV with columns file, split, landmarks, mask. Default: index.csv in --photos."""
+    synthetic: Path | None = None
+    """Folder that v3recon synthesize expressions has written."""
+    split: Literal["all", "train", "val"] = "all"
+    """Which photos and pictures are evaluated."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers out of range or without pictures."""
+        super().__post_init__()
+        if self.photos is None and self.synthetic is None:
+            raise ValueError("give --photos, --synthetic or both")
