@@ -71,6 +71,19 @@ def test_gradcheck(scene):
     assert torch.autograd.gradcheck(loss, points.requires_grad_(), eps=1e-6, atol=1e-5)
 
 
+def test_losses_of_single_faces(scene):
+    points, target, anchors = scene
+    points.requires_grad_()
+    each = part_distribution_loss(points, INDEX, target, anchors, per_face=True)
+    whole = part_distribution_loss(points, INDEX, target, anchors)
+    assert each.shape == (2,) and each.mean().item() == pytest.approx(whole.item(), rel=1e-12)
+    (second,) = torch.autograd.grad(each[1], points)
+    alone = points.detach()[1:].requires_grad_()
+    part_distribution_loss(alone, INDEX, target[1:], anchors).backward()
+    assert not second[0].any()
+    torch.testing.assert_close(second[1:], alone.grad)
+
+
 def test_fused_equals_plain(scene):
     points, target, anchors = scene
     factors = torch.tensor([1.0, 0.0, 3.0], dtype=torch.float64)[:, None] * torch.tensor(

@@ -99,6 +99,15 @@ def test_parts_only_look_at_hand_made_masks(batch, face):
     assert value("parts", coeffs, rotation, other, face) == 0
 
 
+def test_one_wrong_mask_does_not_outweigh_the_batch(batch, face):
+    coeffs, rotation = random_coeffs()
+    costs = []
+    for shift in (0.0, 0.5, 1.0):  # decimetres: tens of pixels past the mask
+        moved = replace(coeffs, trans=coeffs.trans + torch.tensor([shift, 0.0, 0.0]))
+        costs.append(float(value("parts", moved, rotation, batch, face)))
+    assert 0 < costs[0] < costs[1] < costs[2] < 2.5 * costs[1]  # squares would grow fourfold
+
+
 def test_every_term_has_finite_gradients(batch, face):
     coeffs, _ = random_coeffs()
     packed = coeffs.to_tensor().requires_grad_()

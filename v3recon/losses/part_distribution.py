@@ -99,6 +99,7 @@ def part_distribution_loss(
     part_weights: Tensor | None = None,
     statistic_weights: Sequence[float] = (1.0, 1.0, 1.0),
     vertex_weights: Tensor | None = None,
+    per_face: bool = False,
 ) -> Tensor:
     """L = mean over faces of sum_p w_p |Gamma(V_p) - Gamma(C_p)|^2 / A.
 
@@ -119,9 +120,10 @@ def part_distribution_loss(
         statistic_weights: weights of min, max and mean.
         vertex_weights: [B, V] >= 0, bool or float; 0 drops a vertex (hidden), other values weigh
             the mean. A part without vertices left counts nothing.
+        per_face: give the faces' losses instead of their mean.
 
     Returns:
-        scalar, square pixels.
+        scalar, or [B] with `per_face`; square pixels.
 
     Raises:
         ValueError: for shapes or indices that disagree and, on the CPU, for NaN or infinite points.
@@ -153,7 +155,7 @@ def part_distribution_loss(
         losses = _FusedPartDistribution.apply(points_2d, weights, index, anchors, target, factors)
     else:
         losses = _plain_part_distribution(points_2d, weights, index, anchors, target, factors)
-    return losses.mean()
+    return losses if per_face else losses.mean()
 
 
 def _padded(part_index: Tensor | Sequence[Tensor]) -> Tensor:

@@ -55,6 +55,12 @@ PHOTO_POINTS = 1500
 PART_WEIGHTS = (4.0, 4.0, 2.0, 2.0, 1.0, 4.0, 4.0, 0.15)
 """Weights of the parts in the part loss, order of PART_NAMES. Squared distances grow with the
 part: unweighted, the skin's hair-cut border would be four fifths of the loss."""
+PART_STATISTICS = (1.0, 0.3, 0.3)
+"""Weights of least, greatest and mean distance: the least one draws borders onto borders, and led
+in the comparison of docs/part_losses.md; the others matter far from the target."""
+PART_SCALE = 300.0
+"""Part loss of a face, square pixels, from which it grows like its root: a mask that names a part
+wrongly would otherwise outweigh the rest of its batch."""
 PARTS_MAX_YAW = 1.05
 """Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
 MIN_PART_PIXELS = 10
@@ -384,12 +390,13 @@ def _parts_term(
         face.parts,
         statistics.to(posed.points_2d),
         anchors.to(posed.points_2d),
-        part_weights=present.to(posed.points_2d)
-        * posed.points_2d.new_tensor(PART_WEIGHTS)
-        * trust[chosen, None],
+        part_weights=present.to(posed.points_2d) * posed.points_2d.new_tensor(PART_WEIGHTS),
+        statistic_weights=PART_STATISTICS,
+        per_face=True,
         vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
     )
-    return loss * (len(chosen) / len(batch))
+    robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
+    return (robust * trust[chosen]).sum() / len(batch)
 
 
 def mask_targets(labels: np.ndarray, camera: Camera) -> tuple[list[PartTargets], Tensor]:
