@@ -17,7 +17,7 @@ from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.types import FaceCoeffs
 from v3recon.uv.bake import bake, make_uv_layout, sample_map, sample_uv
-from v3recon.uv.texture_extraction import extract_texture
+from v3recon.uv.texture_extraction import _fill, _near, _sample_where, extract_texture
 
 SIZE = 256
 PHOTO_SIZE = 240
@@ -187,3 +187,60 @@ def test_large_photo_is_averaged_not_aliased(model, layout):
     result = extract_texture(photo, scaled, model_colors=grey, layout=layout, **given)
     values = result.texture[0][result.seen[0]].astype(float)
     assert abs(values.mean() - 127.5) < 4 and values.std() < 40
+
+
+def test_filling_twin_of_plain_arithmetic(layout, truth):
+    """Only what is not seen is computed, and only there is the mirrored photo looked up."""
+    rng = np.random.default_rng(1)
+    coarse = SIZE // 4
+    soft = cv2.GaussianBlur(rng.random((coarse, coarse, 2)), (0, 0), 6)
+    weight, mirror_weight = (
+        np.clip((soft - [0.48, 0.52]) * 40 + 0.5, 0, 1).astype(np.float32).transpose(2, 0, 1)
+    )
+    correction = rng.normal(0, 20, (coarse, coarse, 3)).astype(np.float32)
+    relight = rng.uniform(0.5, 2, (coarse, coarse)).astype(np.float32)
+    colors = rng.uniform(0, 255, (len(layout.uv_pixels), 3)).astype(np.float32)
+    photo = rng.integers(0, 256, (SIZE, SIZE, 3)).astype(np.uint8)
+    smooth = np.dstack([weight, mirror_weight, correction, relight])
+
+    places = np.clip((np.arange(SIZE) + 0.5) / 4 - 0.5, 0, coarse - 1)
+    grid = np.stack(np.meshgrid(places, places), -1)
+    first = np.minimum(grid.astype(int), coarse - 2)
+    part = (grid - first)[..., None]
+    corner = [smooth[first[..., 1] + dy, first[..., 0] + dx] for dy in (0, 1) for dx in (0, 1)]
+    upper = corner[0] + part[:, :, 0] * (corner[1] - corner[0])
+    lower = corner[2] + part[:, :, 0] * (corner[3] - corner[2])
+    low = upper + part[:, :, 1] * (lower - upper)
+    mirrored = sample_map(photo, layout.mirror)
+    filling = low[..., 1:2] * low[..., 5:] * mirrored
+    filling += (1 - low[..., 1:2]) * bake(colors[None], layout)[0] + low[..., 2:5]
+    mixed = low[..., :1] * photo + (1 - low[..., :1]) * filling
+    unseen = low[..., 0] < 0.9999
+    expected = np.where(unseen[..., None], np.clip(mixed, 0, 255), photo)
+
+    wanted = _near(weight < 1) & _near(mirror_weight > 0)
+    assert 0.02 < wanted.mean() < 0.7 and 0.2 < unseen.mean() < 0.8
+    looked_up = _sample_where(photo, layout.mirror, wanted)
+    texture = photo.copy()
+    kept, from_mirror = np.zeros((2, SIZE, SIZE), bool)
+    _fill(texture, looked_up, colors, layout.faces, layout.triangle, layout.bary,
+          smooth, kept, from_mirror)  # fmt: skip
+    assert np.abs(texture - expected).max() < 0.51
+    near_limit = np.abs(low[..., 0] - 0.9999) < 1e-5
+    assert ((kept == ~unseen) | near_limit).all()
+    assert (
+        (from_mirror == (unseen & (low[..., 1] > 0.5))) | (np.abs(low[..., 1] - 0.5) < 1e-5)
+    ).all()
+
+
+@pytest.mark.parametrize("size", [48, 64, 50])
+def test_sampling_blocks_twin_of_sampling_everything(size):
+    rng = np.random.default_rng(size)
+    picture = rng.integers(0, 256, (2 * size, 2 * size, 3)).astype(np.uint8)
+    places = rng.uniform(-3, 2 * size + 3, (2 * size, 2 * size, 2)).astype(np.float32)
+    wanted = cv2.GaussianBlur(rng.random((size, size)), (0, 0), 3) > 0.56
+    wanted[-1, -1] = True
+    found = _sample_where(picture, places, wanted)
+    where = np.kron(wanted, np.ones((2, 2))).astype(bool)
+    np.testing.assert_array_equal(found[where], sample_map(picture, places)[where])
+    assert (found == 0).all(-1).any() and 0 < wanted.mean() < 0.5

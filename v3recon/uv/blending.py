@@ -100,7 +100,7 @@ def solve_membrane(
     padded_state = np.zeros(shape, np.uint8)
     padded_state[window] = state
     solution = np.zeros((*shape, channels), np.float32)
-    np.copyto(solution[window], values, where=(state == KNOWN)[..., None], casting="same_kind")
+    _copy_known(state, values, solution[window])
     right = None
     if flux is not None:
         right = np.zeros_like(solution)
@@ -152,6 +152,16 @@ def _solve_level(
         _solve_level(coarse_state, correction, coarse_flux, more, 0, 0)
         _prolong(state, coarse_state, correction, solution)
         _relax(*halves, flat_state, flat, right, width, sweeps)
+
+
+@compiled()
+def _copy_known(state, values, solution):
+    height, width, channels = values.shape
+    for row in range(height):
+        for column in range(width):
+            if state[row, column] == KNOWN:
+                for c in range(channels):
+                    solution[row, column, c] = values[row, column, c]
 
 
 @compiled()

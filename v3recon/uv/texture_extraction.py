@@ -32,6 +32,7 @@ _FEATHER = 5.0  # coarse texels over which photo and filling are mixed
 _SMALLEST_REGION = 0.01  # of the map; smaller seen islands are dropped
 _LARGEST_POCKET = 0.015  # of the map; smaller grazing patches (nostrils, lip edges) are kept
 _LARGEST_HOLE = 0.003  # of the map; smaller unseen holes (folds at lids and lips) are kept
+_BLOCK = 16  # coarse texels: side of the blocks in which the mirrored photo is looked up
 _STRIDE = 5  # every fifth coarse texel is enough for medians and percentiles
 _GAIN_RANGE = (0.5, 2.0)  # limits of relighting the mirrored side and of the model's tone
 
@@ -84,6 +85,9 @@ def extract_texture(
         _extract_one(image, points[index], colors[index], seen[index], layout, coarse_layout)
         for index in range(len(points))
     ]
+    if len(faces) == 1:  # spares copies
+        texture, kept, from_mirror = faces[0]
+        return ExtractedTexture(texture[None], kept[None], from_mirror[None])
     return ExtractedTexture(*(np.stack(maps) for maps in zip(*faces, strict=True)))
 
 
@@ -102,7 +106,8 @@ def _seen_region(
 ) -> npt.NDArray[np.bool_]:
     """Cleaned masks [B, s, s] of what the photo shows well enough to be used."""
     height, width = image_size
-    in_photo = ((points >= 0) & (points <= [width - 1, height - 1])).all(-1)
+    x, y = points[..., 0], points[..., 1]
+    in_photo = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
     facing = normals[..., 2].detach().cpu().numpy()
     flags = np.stack([visible.detach().cpu().numpy(), in_photo, facing], -1)
     maps = bake(flags, layout)
@@ -156,10 +161,10 @@ def _extract_one(
     photo = _sample_photo(image, points, layout)
     if seen.all():
         return photo, np.ones_like(layout.inside), np.zeros_like(layout.inside)
-    mirrored = sample_map(photo, layout.mirror)
     mirror = np.ascontiguousarray(coarse.mirror)
     weight = feather(seen, _FEATHER)
     mirror_weight = sample_map(weight, mirror)
+    mirrored = _sample_where(photo, layout.mirror, _near(weight < 1) & _near(mirror_weight > 0))
     shrink = (coarse.size, coarse.size)
     small_photo = cv2.resize(photo, shrink, interpolation=cv2.INTER_AREA).astype(np.float32)
     model = bake(colors[None], coarse)[0]
@@ -169,11 +174,40 @@ def _extract_one(
     other = sample_map(small_photo, mirror) * relight[..., None]
     correction = _correction(small_photo, other, model, weight, mirror_weight)
     smooth = np.dstack([weight, mirror_weight, correction, relight])
-    texture = np.zeros_like(photo)
-    origin = np.zeros(layout.inside.shape, np.uint8)
-    _compose(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
-             smooth, texture, origin)  # fmt: skip
-    return texture, origin == _SEEN, origin == _MIRRORED
+    kept = np.zeros(layout.inside.shape, bool)
+    from_mirror = np.zeros(layout.inside.shape, bool)
+    _fill(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
+          smooth, kept, from_mirror)  # fmt: skip
+    return photo, kept, from_mirror
+
+
+def _near(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """A mask with its neighbours: where the mask, read bilinearly, is not 0."""
+    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+
+
+def _sample_where(
+    picture: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.float32],
+    wanted: npt.NDArray[np.bool_],
+) -> npt.NDArray[np.uint8]:
+    """`sample_map` in the blocks that hold a wanted texel, 0 in the others.
+
+    Args:
+        picture: [S, S, 3].
+        places: [S, S, 2], texels of the picture.
+        wanted: [s, s], s a divisor of S.
+    """
+    sampled = np.zeros_like(picture)
+    scale, starts = len(picture) // len(wanted), np.arange(0, len(wanted), _BLOCK)
+    blocks = np.logical_or.reduceat(np.logical_or.reduceat(wanted, starts, 0), starts, 1)
+    for row, line in enumerate(blocks):
+        # Neighbouring blocks are taken together: the line's changes are their first and last edges.
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]])))
+        for first, last in (edges.reshape(-1, 2) * _BLOCK * scale).tolist():
+            part = slice(row * _BLOCK * scale, (row + 1) * _BLOCK * scale), slice(first, last)
+            sampled[part] = sample_map(picture, places[part])
+    return sampled
 
 
 def _sample_photo(
@@ -181,8 +215,9 @@ def _sample_photo(
 ) -> npt.NDArray[np.uint8]:
     """The photo at every texel's place [S, S, 3], bilinear; shrunk first where it is finer."""
     height, width = image.shape[:2]
-    low = np.clip(np.floor(points.min(0)).astype(int) - 2, 0, [width - 1, height - 1])
-    high = np.clip(np.ceil(points.max(0)).astype(int) + 3, low + 1, [width, height])
+    columns = points.T.copy()  # numpy reduces rows 30 times faster
+    low = np.clip(np.floor(columns.min(1)).astype(int) - 2, 0, [width - 1, height - 1])
+    high = np.clip(np.ceil(columns.max(1)).astype(int) + 3, low + 1, [width, height])
     region = image[low[1] : high[1], low[0] : high[0]]
     scale = min(1.0, 1 / _pixels_per_texel(points, layout))
     if scale < 0.8:
@@ -217,7 +252,7 @@ def _relight(
     Symmetric albedo cancels in the ratio. It has no colour: that of an estimated light is not
     sure enough to tint a cheek.
     """
-    brightness = model.mean(-1) + 8
+    brightness = (model[..., 0] + model[..., 1] + model[..., 2]) / 3 + 8  # faster than mean(-1)
     ratio = cv2.GaussianBlur(brightness / sample_map(brightness, mirror), (0, 0), 4)
     return np.clip(ratio, *_GAIN_RANGE).astype(np.float32)
 
@@ -232,13 +267,20 @@ def _model_tone(
     A factor per channel makes the mean colours equal where the face is seen. Colours that occur
     nowhere there are cut off: an estimated light is unreliable on slopes that it never lit.
     """
-    if not (weight >= 1).any():
+    some = np.flatnonzero(weight >= 1)[::_STRIDE]
+    if not len(some):
         return lambda colors: colors
-    known = weight >= 1
-    wanted, found = photo[known][::_STRIDE], model[known][::_STRIDE]
+    wanted, found = photo.reshape(-1, 3)[some], model.reshape(-1, 3)[some]
     gain = np.clip(wanted.mean(0) / np.maximum(found.mean(0), 1), *_GAIN_RANGE)
     low, high = np.percentile(found, [1, 99], axis=0) * gain
-    return lambda colors: np.clip(colors * gain, low, high).astype(np.float32)
+    limits = np.stack([gain, low, high]).astype(np.float32)
+
+    def change(colors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        toned = np.empty_like(colors)
+        _tone(colors.reshape(-1, 3), limits, toned.reshape(-1, 3))
+        return toned
+
+    return change
 
 
 def _correction(
@@ -277,49 +319,67 @@ def _without_outliers(
     Where the fit is off by a pixel the border shows hair or background; carried into the hidden
     side it would tint it. Brightness may differ more than colour, light does that.
     """
-    gray = gap.mean(-1, keepdims=True)
-    limited = np.zeros_like(gap)
-    for part, spreads in ((gray, 4.0), (gap - gray, 2.0)):
-        sample = part[known][::_STRIDE]
-        middle = np.median(sample, axis=0)
-        spread = 1.4826 * np.median(np.abs(sample - middle), axis=0) + 1
-        limited += np.clip(part, middle - spreads * spread, middle + spreads * spread)
+    some = gap.reshape(-1, 3)[np.flatnonzero(known)[::_STRIDE]]
+    gray = some.mean(-1, keepdims=True)
+    limits = np.zeros((2, 2, 3), np.float32)  # of grey and of what remains: low, high
+    for limit, part, spreads in zip(limits, (gray, some - gray), (4.0, 2.0), strict=True):
+        middle = np.median(part, axis=0)
+        spread = 1.4826 * np.median(np.abs(part - middle), axis=0) + 1
+        limit[:] = middle - spreads * spread, middle + spreads * spread
+    limited = np.empty_like(gap)
+    _limit(gap.reshape(-1, 3), limits, limited.reshape(-1, 3))
     return limited
 
 
-_SEEN, _MIRRORED = 1, 2
+@compiled()
+def _tone(colors, limits, toned):
+    """Colours times a gain, between two limits."""
+    for i in range(colors.shape[0]):
+        for k in range(3):
+            toned[i, k] = min(max(colors[i, k] * limits[0, k], limits[1, k]), limits[2, k])
+
+
+@compiled()
+def _limit(gap, limits, limited):
+    """Grey and the rest of each colour, each between its limits, added again."""
+    for i in range(gap.shape[0]):
+        gray = (gap[i, 0] + gap[i, 1] + gap[i, 2]) / np.float32(3)
+        for k in range(3):
+            rest = min(max(gap[i, k] - gray, limits[1, 0, k]), limits[1, 1, k])
+            limited[i, k] = min(max(gray, limits[0, 0, k]), limits[0, 1, k]) + rest
 
 
 @compiled(fastmath=True)
-def _compose(photo, mirrored, colors, faces, triangle, bary, smooth, texture, origin):
-    """Mix photo, mirrored photo and model texel by texel; `smooth` is read bilinearly."""
+def _fill(texture, mirrored, colors, faces, triangle, bary, smooth, kept, from_mirror):
+    """Mix mirrored photo and model into the photo where it is not seen, texel by texel.
+
+    `smooth` holds weight, mirror weight, correction (3) and relighting on the coarse map and is
+    read bilinearly, first down (once for each row of texels), then across.
+    """
     size, coarse = texture.shape[0], smooth.shape[0]
     scale, half, one = np.float32(coarse / size), np.float32(0.5), np.float32(1)
     last = np.float32(coarse - 1)
-    low = np.zeros(6, np.float32)
+    base, share = np.empty(size, np.int32), np.empty(size, np.float32)
+    for i in range(size):
+        place = min(max((np.float32(i) + half) * scale - half, np.float32(0)), last)
+        base[i] = min(int(place), coarse - 2)
+        share[i] = place - np.float32(base[i])
+    line = np.empty((coarse, 6), np.float32)
+    low = np.empty(6, np.float32)
     for row in range(size):
-        y = min(max((np.float32(row) + half) * scale - half, np.float32(0)), last)
-        y0 = min(int(y), coarse - 2)
-        fy = y - np.float32(y0)
-        above, below = smooth[y0], smooth[y0 + 1]
+        above, below, down = smooth[base[row]], smooth[base[row] + 1], share[row]
+        for i in range(coarse):
+            for k in range(6):
+                line[i, k] = above[i, k] + down * (below[i, k] - above[i, k])
         for column in range(size):
-            x = min(max((np.float32(column) + half) * scale - half, np.float32(0)), last)
-            x0 = min(int(x), coarse - 2)
-            fx = x - np.float32(x0)
-            w00, w01 = (one - fy) * (one - fx), (one - fy) * fx
-            w10, w11 = fy * (one - fx), fy * fx
-            weight = w00 * above[x0, 0] + w01 * above[x0 + 1, 0]
-            weight += w10 * below[x0, 0] + w11 * below[x0 + 1, 0]
+            left, across = base[column], share[column]
+            weight = line[left, 0] + across * (line[left + 1, 0] - line[left, 0])
             if weight > np.float32(0.9999):
-                origin[row, column] = _SEEN
-                for k in range(3):
-                    texture[row, column, k] = photo[row, column, k]
+                kept[row, column] = True
                 continue
             for k in range(1, 6):
-                low[k] = w00 * above[x0, k] + w01 * above[x0 + 1, k]
-                low[k] += w10 * below[x0, k] + w11 * below[x0 + 1, k]
-            if low[1] > half:
-                origin[row, column] = _MIRRORED
+                low[k] = line[left, k] + across * (line[left + 1, k] - line[left, k])
+            from_mirror[row, column] = low[1] > half
             face = triangle[row, column]
             a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
             wa, wb, wc = bary[row, column]
@@ -327,6 +387,6 @@ def _compose(photo, mirrored, colors, faces, triangle, bary, smooth, texture, or
                 model = wa * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]
                 other = np.float32(mirrored[row, column, k]) * low[5]
                 filling = low[1] * other + (one - low[1]) * model + low[2 + k]
-                value = weight * np.float32(photo[row, column, k]) + (one - weight) * filling
+                value = weight * np.float32(texture[row, column, k]) + (one - weight) * filling
                 value = min(max(value + half, np.float32(0)), np.float32(255))
                 texture[row, column, k] = np.uint8(value)
