@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from v3recon.data.face_mesh import load_face_mesh
 from v3recon.evaluation.cli import main
 from v3recon.evaluation.expressions import (
     CLOSED_EYE,
@@ -121,6 +122,22 @@ def test_photos_with_points_and_masks(tmp_path, face, random_weights, example_ph
     assert figures["photo_parts"]["other mouths"]["eyes"] > 0.5
     assert read_image(worst).shape[0] > 100
     assert "closed eyes, by points" in capsys.readouterr().out
+
+
+def test_detections_are_truth_where_nothing_is_hand_made(tmp_path, random_weights, example_photo):
+    for name in ("a", "b", "unknown"):
+        shutil.copy(example_photo, tmp_path / f"{name}.jpg")
+    mesh = np.random.default_rng(0).uniform(100, 300, (468, 3)).astype(np.float32)
+    index = load_face_mesh().landmarks_68
+    mesh[index, :2] = 4 * drawn_face(0, 5).numpy() + 50
+    np.savez(tmp_path / "m.npz", names=np.array(["a.jpg", "b.jpg"]), pts=np.stack([mesh] * 2))
+    write_pts(tmp_path / "b.pts", 4 * drawn_face(3, 0).numpy() + 50)  # by hand: not the mesh
+    flags = ("--photos", str(tmp_path), "--meshes", str(tmp_path / "m.npz"))
+    status, figures = run(tmp_path, random_weights, *flags)
+    assert status == 0 and figures["scored"] == 2
+    detected, by_hand = figures["photos"]["detections"], figures["photos"]["points"]
+    assert detected["closed eyes"]["count"] == 2 and detected["open mouths"]["count"] == 1
+    assert by_hand["open eyes"]["count"] == 2 and by_hand["other mouths"]["count"] == 1
 
 
 def test_synthetic_folder(tmp_path, face, random_weights, example_photo):

@@ -103,7 +103,12 @@ def _check_writable(path: Path | None) -> None:
 
 
 def _plain(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return [plain(one) for one in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {key: plain(value) for key, value in options.items()}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.image_folder import list_photos, read_pts
+from v3recon.data.mesh_detection import stored_detector
 from v3recon.data.part_targets import labels_from_celebamask
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.parts import (
@@ -57,6 +59,8 @@ from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.visualize import Panel
 
 APERTURES = ("right eye", "left eye", "mouth")
+ORIGINS = ("points", "masks", "detections")
+"""Where the truth of a photo is from: hand-made points or masks, or a detector of 468 points."""
 CLOSED_EYE = 0.15
 """Opening over width below which an eye counts as closed; ordinary eyes have 0.2 to 0.35."""
 OPEN_MOUTH = 0.2
@@ -83,7 +87,7 @@ class Face:
 
     Attributes:
         name: for people.
-        group: "points", "masks", or the kind of a synthetic picture.
+        group: one of `ORIGINS`, "before", or the kind of a synthetic picture.
         photo: the file.
         place: where the face is.
         openings: [3] true openings of `APERTURES`; NaN where not known.
@@ -206,12 +210,20 @@ def _middle_mean(heights: np.ndarray, present: np.ndarray) -> float:
 
 
 def _read_photos(options: ExpressionOptions, report: Report) -> Iterator[Face]:
-    """Photos with hand-made points or masks; unusable ones go to the report."""
+    """Photos with points, mask or detection; unusable ones go to the report."""
     assert options.photos is not None
     entries = list_photos(options.photos, options.index)
     if options.split != "all":
         entries = [entry for entry in entries if entry.split == options.split]
-    entries = [entry for entry in entries if entry.landmarks or entry.mask]
+    detect = stored_detector(list(options.meshes))
+    detected: dict[str, np.ndarray] = {}
+    for entry in entries:
+        if not (entry.landmarks or entry.mask):
+            # Stored detections need no picture.
+            found = detect(options.photos / entry.file, entry.file, np.zeros((1, 1, 3), np.uint8))
+            for mesh in found:
+                detected[entry.file] = mesh[load_face_mesh().landmarks_68, :2]
+    entries = [one for one in entries if one.landmarks or one.mask or one.file in detected]
     if not entries:
         raise ValueError(f"no photo of {options.photos} ({options.split}) has points or a mask")
     for entry in entries[: options.limit or None]:
@@ -220,6 +232,9 @@ def _read_photos(options: ExpressionOptions, report: Report) -> Iterator[Face]:
             if entry.landmarks:
                 points = torch.from_numpy(read_pts(options.photos / entry.landmarks))
                 yield _pointed(entry.file, "points", photo, points)
+            elif entry.file in detected:
+                points = torch.from_numpy(detected[entry.file])
+                yield _pointed(entry.file, "detections", photo, points)
             else:
                 yield _masked(entry.file, photo, options.photos / entry.mask)
         except ValueError as error:
@@ -443,9 +458,9 @@ def _rows(lines: dict[str, dict[str, float]], suffix: str) -> list[tuple[str, ..
 
 
 def _summarize_photos(report: Report, readings: Readings) -> None:
-    """Table and figures of the photos with hand-made points or masks."""
+    """Table and figures of the photos."""
     rows, figures = [], {}
-    for group in ("points", "masks"):
+    for group in ORIGINS:
         chosen = [i for i, face in enumerate(readings.faces) if face.group == group]
         if chosen:
             lines = Openings.of(readings, chosen).lines()

@@ -126,6 +126,9 @@ class ExpressionOptions(EvaluateOptions):
     """Folder of photos with hand-made 68 points or CelebAMask-HQ masks, as its index says."""
     index: Path | None = None
     """CSV with columns file, split, landmarks, mask. Default: index.csv in --photos."""
+    meshes: tuple[Path, ...] = ()
+    """Stored detections (.npz with names and pts): the truth of photos with neither points nor
+    mask."""
     synthetic: Path | None = None
     """Folder that v3recon synthesize expressions has written."""
     split: Literal["all", "train", "val"] = "all"
