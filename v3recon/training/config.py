@@ -140,12 +140,21 @@ def save_config(config: TrainConfig, path: Path) -> None:
 
 
 _VERTICES = TermWeights()
-_FULL = TermWeights(parts=2e-2, photometric=4.0, light=2.0)
+_FULL = TermWeights(landmarks=2.0, gaps=2.0, parts=1.5e-2, parsed=0.5, photometric=2.0, light=2.0)
 _NONE = Path("prepared")
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "mbnetv3": (
         "the shipped small network, from scratch on the CPU",
-        TrainConfig(prepared=_NONE, out=Path("runs/mbnetv3"), weights=_FULL, curriculum=0.6),
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/mbnetv3"),
+            pooling="spatial",
+            input_size=128,
+            weights=_FULL,
+            curriculum=0.5,
+            profiled=0.5,
+            labelled=0.45,
+        ),
     ),
     "vertices": (
         "detected meshes and hand-made points only: the first stage of a staged run",
@@ -164,7 +173,12 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         TrainConfig(
             prepared=_NONE,
             out=Path("runs/refine"),
+            pooling="spatial",
+            input_size=128,
             weights=_FULL,
+            profiled=0.4,
+            labelled=0.45,
+            roll_sigma=12.0,
             steps=8_000,
             warmup=100,
             learning_rate=1e-3,
