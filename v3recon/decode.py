@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -38,7 +39,13 @@ def decode(
 
 def posed_normals(decoded: Decoded, model: LinearFaceModel) -> Tensor:
     """Unit vertex normals [B, V, 3] in the world frame (taken unposed, then rotated)."""
-    return model.normals(decoded.shape) @ decoded.rotation
+    shape = decoded.shape
+    wanted = torch.is_grad_enabled() and shape.requires_grad
+    if shape.device.type == "cpu" and shape.dtype == torch.float32 and not wanted:
+        from v3recon.render._normals import vertex_normals_cpu  # compiled only where it is used
+
+        return vertex_normals_cpu(shape, model.faces, model.vertex_faces) @ decoded.rotation
+    return model.normals(shape) @ decoded.rotation
 
 
 def lit_colors(coeffs: FaceCoeffs, decoded: Decoded, model: LinearFaceModel) -> Tensor:

@@ -25,21 +25,7 @@ def sh_basis(normals: Tensor) -> Tensor:
         [..., 9].
     """
     assert normals.shape[-1] == 3, normals.shape
-    nx, ny, nz = normals.unbind(-1)
-    return torch.stack(
-        [
-            torch.full_like(nx, A0C0),
-            -A1C1 * ny,
-            A1C1 * nz,
-            -A1C1 * nx,
-            A2C2 * nx * ny,
-            -A2C2 * ny * nz,
-            A2C2 / (2 * math.sqrt(3)) * (3 * nz**2 - 1),
-            -A2C2 * nx * nz,
-            A2C2 / 2 * (nx**2 - ny**2),
-        ],
-        -1,
-    )
+    return torch.stack(_basis_functions(normals), -1)
 
 
 def irradiance(normals: Tensor, sh: Tensor) -> Tensor:
@@ -56,7 +42,8 @@ def irradiance(normals: Tensor, sh: Tensor) -> Tensor:
     gamma = sh.reshape(-1, 3, 9)
     ambient = torch.zeros(9, device=sh.device, dtype=sh.dtype)
     ambient[0] = AMBIENT
-    return sh_basis(normals) @ (gamma + ambient).transpose(1, 2)
+    basis = torch.stack(_basis_functions(normals), 1)  # [B, 9, N]: lies better in memory
+    return ((gamma + ambient) @ basis).transpose(1, 2)
 
 
 def shade_sh(albedo: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
@@ -72,3 +59,19 @@ def shade_sh(albedo: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
     """
     assert albedo.shape == normals.shape, (albedo.shape, normals.shape)
     return albedo * irradiance(normals, sh)
+
+
+def _basis_functions(normals: Tensor) -> list[Tensor]:
+    """The nine values [...] at unit normals [..., 3]."""
+    nx, ny, nz = normals.unbind(-1)
+    return [
+        torch.full_like(nx, A0C0),
+        -A1C1 * ny,
+        A1C1 * nz,
+        -A1C1 * nx,
+        A2C2 * nx * ny,
+        -A2C2 * ny * nz,
+        A2C2 / (2 * math.sqrt(3)) * (3 * nz**2 - 1),
+        -A2C2 * nx * nz,
+        A2C2 / 2 * (nx**2 - ny**2),
+    ]

@@ -39,7 +39,7 @@ def find_faces(clip: Tensor, faces: Tensor, image_size: tuple[int, int]) -> Frag
         placed = _place_vertices(clip_np[item], height, width)
         _scan(*placed, faces_np, (height, width), *(target[item] for target in targets), None, None)
 
-    _for_each_item(draw, batch)
+    for_each_item(draw, batch)
     return Fragments(*(torch.from_numpy(target).to(clip.device) for target in targets))
 
 
@@ -57,7 +57,7 @@ def find_cover(
         placed = _place_vertices(clip_np[item], height, width)
         _scan(*placed, faces_np, (height, width), None, None, None, bit, bits_np[item])
 
-    _for_each_item(draw, len(clip))
+    for_each_item(draw, len(clip))
     return bits.to(clip.device)
 
 
@@ -72,7 +72,7 @@ def interpolate_cpu(attributes: Tensor, face_id: Tensor, bary: Tensor, faces: Te
         source = attributes_np[item if len(attributes_np) > 1 else 0]
         _interpolate(source, face_id_np[item], bary_np[item], faces_np, out_np[item])
 
-    _for_each_item(fill, batch)
+    for_each_item(fill, batch)
     return torch.from_numpy(out_np)
 
 
@@ -80,17 +80,8 @@ def touched_cpu(face_id: Tensor, faces: Tensor, vertex_count: int) -> Tensor:
     """Vertices of triangles that own a pixel, [B, V] bool."""
     touched = torch.zeros(len(face_id), vertex_count, dtype=torch.bool)
     arrays = [t.contiguous().numpy() for t in (face_id, faces, touched)]
-    _for_each_item(lambda item: _touch(arrays[0][item], arrays[1], arrays[2][item]), len(face_id))
+    for_each_item(lambda item: _touch(arrays[0][item], arrays[1], arrays[2][item]), len(face_id))
     return touched
-
-
-def facing_cpu(vertices: Tensor, faces: Tensor, vertex_faces: Tensor) -> Tensor:
-    """Vertices turned toward the camera, [B, V] bool; arguments as in `facing_camera`."""
-    facing = torch.zeros(vertices.shape[:2], dtype=torch.bool)
-    tensors = (vertices.detach(), faces, vertex_faces, facing)
-    source, faces_np, around, out = (t.contiguous().numpy() for t in tensors)
-    _for_each_item(lambda item: _face_camera(source[item], faces_np, around, out[item]), len(out))
-    return facing
 
 
 def label_pixels_cpu(face_id: Tensor, bary: Tensor, faces: Tensor, seen_label: Tensor) -> Tensor:
@@ -102,7 +93,7 @@ def label_pixels_cpu(face_id: Tensor, bary: Tensor, faces: Tensor, seen_label: T
     def fill(item: int) -> None:
         _label(ids[item], weights[item], faces_np, source[item], out[item])
 
-    _for_each_item(fill, len(face_id))
+    for_each_item(fill, len(face_id))
     return labels
 
 
@@ -110,7 +101,8 @@ def _to_numpy(clip: Tensor) -> np.ndarray:
     return clip.detach().cpu().contiguous().numpy()
 
 
-def _for_each_item(task: Callable[[int], None], batch: int) -> None:
+def for_each_item(task: Callable[[int], None], batch: int) -> None:
+    """Call a task, whose work is compiled, with 0…batch - 1; several at a time."""
     workers = min(batch, torch.get_num_threads())
     if workers < 2:
         for item in range(batch):
@@ -278,27 +270,6 @@ def _touch(face_id, faces, touched):
             touched[faces[f, 1]] = True
             touched[faces[f, 2]] = True
         last = f
-
-
-@compiled()
-def _face_camera(vertices, faces, vertex_faces, out):
-    """Sign of z of the sum of the unit normals around each vertex, for one item."""
-    face_count = faces.shape[0]
-    normal_z = np.zeros(face_count + 1)  # the last adds nothing
-    for f in range(face_count):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay = vertices[i, 0] - vertices[j, 0], vertices[i, 1] - vertices[j, 1]
-        bx, by = vertices[j, 0] - vertices[k, 0], vertices[j, 1] - vertices[k, 1]
-        az, bz = vertices[i, 2] - vertices[j, 2], vertices[j, 2] - vertices[k, 2]
-        x, y, z = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        length = np.sqrt(np.float64(x * x + y * y + z * z))
-        if length > 0.0:
-            normal_z[f] = z / length
-    for vertex in range(vertex_faces.shape[0]):
-        total = 0.0
-        for f in vertex_faces[vertex]:
-            total += normal_z[f]
-        out[vertex] = total >= 0.0
 
 
 @compiled()

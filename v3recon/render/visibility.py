@@ -74,7 +74,7 @@ def facing_camera(vertices: Tensor, faces: Tensor, vertex_faces: Tensor) -> Tens
         [B, V] bool.
     """
     if vertices.device.type == "cpu":
-        from v3recon.render._cpu import facing_cpu
+        from v3recon.render._normals import facing_cpu
 
         return facing_cpu(vertices, faces, vertex_faces)
     return vertex_normals(vertices, faces, vertex_faces)[..., 2] >= 0
