@@ -7,7 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from synthetic_data.source_face import SkippedPhotoError, SourceFace, looks_covered
+from synthetic_data.source_face import (
+    SkippedPhotoError,
+    SourceFace,
+    looks_covered,
+    looks_shaded,
+)
 from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -48,7 +53,7 @@ class Kind:
 KINDS = {
     "eyes_closed": Kind(closes=("right", "left")),
     "mouth_open": Kind((("mouth_open", 0.35, 0.85),)),
-    "frown": Kind((("frown", 0.7, 1.0), ("corners_down", 0.0, 0.6))),
+    "frown": Kind((("frown", 0.8, 1.4), ("corners_down", 0.2, 1.0))),
     "mouth_open+eyes_closed": Kind((("mouth_open", 0.35, 0.85),), ("right", "left")),
     "brows_raised": Kind((("brows_raised", 0.6, 1.0),)),
     "pucker": Kind((("pucker", 0.6, 1.0),)),
@@ -121,6 +126,8 @@ def edit_expression(
     state = openings(face.points[:, :2])
     if any(state[f"{side}_eye"] < CLOSED_OPENING for side in closed):
         raise SkippedPhotoError("the eye is closed already")
+    if closed and looks_shaded(face):
+        raise SkippedPhotoError("the eyes are covered")
     if kind.opens_mouth and state["mouth"] > OPEN_MOUTH:
         raise SkippedPhotoError("the mouth is open already")
     if kind.opens_mouth and looks_covered(face):

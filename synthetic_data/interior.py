@@ -1,4 +1,4 @@
-"""What the photo does not show: the skin of closed lids, lashes, and the inside of a mouth.
+"""What the photo does not show: closed lids, lashes, the inside of a mouth, furrows.
 
 All of it is painted into the canvas in small windows, with the light, the colourfulness, the
 sharpness and the grain of the photo's own skin.
@@ -27,6 +27,19 @@ _CAVITY_RIM, _CAVITY_DEEP = np.array([104.0, 44, 42]), np.array([30.0, 11, 11])
 _TEETH, _TONGUE = np.array([222.0, 207, 186]), np.array([176.0, 84, 84])
 _TOOTH_BORDERS = (0.0, 0.215, 0.40, 0.57, 0.71, 0.83)
 """Borders of the upper teeth from the middle to the corner, share of half the row."""
+_BROW_TOPS, _FOREHEAD = (105, 66, 9, 296, 334), (69, 108, 151, 337, 299)
+Lines = tuple[tuple[tuple[int, int, float], ...], ...]
+FURROWS: dict[str, Lines] = {
+    "frown": (
+        ((8, 55, 0.5), (9, 55, 0.58), (9, 107, 0.48)),
+        ((8, 285, 0.5), (9, 285, 0.58), (9, 336, 0.48)),
+    ),
+    "brows_raised": tuple(
+        tuple((low, high, share) for low, high in zip(_BROW_TOPS, _FOREHEAD, strict=True))
+        for share in (0.6, 1.05)
+    ),
+}
+"""Folds of each named expression: lines through points between two of the mesh and a share."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,56 @@ def paint(
         _paint_lid(result, face, edited, side, look, rng)
     if edited.opens_mouth:
         _paint_mouth(result, face, edited, look, rng)
+    for name, lines in FURROWS.items():
+        strength = edited.strengths.get(name, 0.0) * rng.uniform(0.1, 1.0)
+        if strength > 0:
+            _paint_furrows(result, edited.points[:, :2], lines, strength, look)
     return result
+
+
+def _paint_furrows(
+    result: np.ndarray, points: np.ndarray, lines: Lines, strength: float, look: SkinLook
+) -> None:
+    """Shade folds of the skin, dark in the fold and lit beside it; writes into `result`.
+
+    Where the picture has not the colour of the cheeks (hair, a hat) nothing is drawn.
+
+    Args:
+        result: [H, H, 3] uint8.
+        points: [468, 2] moved mesh, canvas pixels.
+        lines: of this expression.
+        strength: 0…1.5.
+        look: of the photo's skin.
+    """
+    size = float(np.linalg.norm(points[33] - points[263]))
+    curves = [
+        smooth_curve(
+            np.array([(1 - share) * points[a] + share * points[b] for a, b, share in line])
+        )
+        for line in lines
+    ]
+    window, shift = _window(np.concatenate(curves), 0.08 * size, result.shape[0])
+    if window is None:
+        return
+    part = result[window].astype(np.float32)
+    soft = max(0.02 * size, look.sigma)
+    fold, lit = (np.zeros(part.shape[:2], np.float32) for _ in range(2))
+    for curve in curves:
+        along = np.gradient(curve, axis=0)
+        across = np.stack([-along[:, 1], along[:, 0]], 1)
+        across /= np.maximum(np.linalg.norm(across, axis=1, keepdims=True), 1e-6)
+        taper = np.sin(np.pi * np.linspace(0.04, 0.96, len(curve)))[:, None]
+        for mask, offset, breadth in ((fold, 0.0, 0.013), (lit, 0.04, 0.02)):
+            middle = curve - shift + offset * size * across
+            reach = breadth * size * taper * across
+            mask += _mask(
+                np.concatenate([middle - reach, (middle + reach)[::-1]]), mask.shape, soft
+            )
+    smooth = cv2.GaussianBlur(part, (0, 0), 2 * soft)
+    distance = np.linalg.norm(smooth / np.maximum(look.color, 8) - 1, axis=2)
+    skin = np.exp(-((distance / 0.8) ** 2))
+    gain = 1 + strength * skin * (0.15 * np.minimum(lit, 1) - 0.4 * np.minimum(fold, 1))
+    result[window] = np.clip(np.round(part * gain[..., None]), 0, 255).astype(np.uint8)
 
 
 def _paint_lid(
@@ -209,13 +271,14 @@ def _interior(
     edge = np.minimum(np.minimum(v, below), 0.5 * (1 - np.abs(x)))
     rim = 1 - _step(0.0, 0.11, edge)
     color = _CAVITY_DEEP + (rim**1.5)[..., None] * (_CAVITY_RIM - _CAVITY_DEEP)
+    color = rng.uniform(0.8, 1.5) * color
     opening = float(room.max())
     # Tongue: a low mound behind the lower lip.
-    mound = rng.uniform(0.3, 0.55) * opening * np.sqrt(np.clip(1 - (x / 0.74) ** 2, 0, 1))
+    mound = rng.uniform(0.3, 0.75) * opening * np.sqrt(np.clip(1 - (x / 0.74) ** 2, 0, 1))
     tongue = _step(-0.045, 0.05, mound - below) * _step(0.0, 0.12, 0.78 - np.abs(x))
-    bulge = rng.uniform(0.3, 0.45) + 0.5 * _step(-0.02, 0.3, mound - below)
+    bulge = rng.uniform(0.3, 0.7) + 0.5 * _step(-0.02, 0.3, mound - below)
     bulge = bulge * (1 - 0.25 * np.exp(-((x / 0.08) ** 2))) * (1 - 0.35 * x**2)
-    bulge = bulge * (0.35 + 0.65 * _step(-0.02, 0.09, below))
+    bulge = np.minimum(bulge * (0.35 + 0.65 * _step(-0.02, 0.09, below)), 1.1)
     color = color + tongue[..., None] * (bulge[..., None] * _TONGUE - color)
     # Upper teeth hang from the upper jaw: a row behind the lip, darker toward the corners.
     half = rng.uniform(0.7, 0.8)
@@ -228,7 +291,7 @@ def _interior(
     shade = (0.94 - 0.5 * place**2) * (0.5 + 0.5 * _step(-0.01, 0.05, v)) * (1 - 0.16 * borders)
     shade = shade * rng.uniform(0.78, 0.95)
     color = color + row[..., None] * (np.clip(shade, 0, 1)[..., None] * _TEETH - color)
-    if rng.random() < 0.4:  # tips of the lower teeth over the lower lip
+    if rng.random() < 0.5:  # tips of the lower teeth over the lower lip
         tips = rng.uniform(0.02, 0.05) * np.sqrt(np.clip(1.05 - (x / 0.55) ** 2, 0, 1))
         row = _step(-0.01, 0.014, tips - below) * _step(0.0, 0.15, 0.6 - np.abs(x))
         shade = 0.62 - 0.35 * (x / 0.55) ** 2

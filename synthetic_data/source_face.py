@@ -33,6 +33,11 @@ MAX_FIT_ERROR = 2.5
 GLASSES, INNER_MOUTH = 3, 10
 """CelebAMask-HQ classes."""
 CHEEKS = (50, 205, 187, 280, 425, 411)
+_EYES_AND_BELOW = (
+    ((33, 160, 159, 158, 133, 153, 145, 144), (230, 229, 228)),
+    ((263, 387, 386, 385, 362, 380, 374, 373), (450, 449, 448)),
+)
+"""Outline of each eye, and skin below it."""
 _LIP_INNER, _LIP_OUTER = (14, 87, 317), (17, 84, 314)
 _MOUTH_CLASSES = (0, 1, 2, INNER_MOUTH, 11, 12)
 
@@ -206,6 +211,31 @@ def looks_covered(face: SourceFace) -> bool:
     lip = (face.points[list(_LIP_INNER), :2] + face.points[list(_LIP_OUTER), :2]) / 2
     cheek = _redness(face.canvas, face.points[list(CHEEKS), :2])
     return cheek > 0.05 and _redness(face.canvas, lip) < 0.36 * cheek
+
+
+def looks_shaded(face: SourceFace) -> bool:
+    """Whether dark glasses hide both eyes: neither white of the eye nor skin below it is bright.
+
+    A guess from brightness, for photos with and without a mask.
+    """
+    grey = cv2.cvtColor(face.canvas, cv2.COLOR_RGB2GRAY)
+    cheek = _brightness(grey, face.points[list(CHEEKS), :2])
+    for eye, below in _EYES_AND_BELOW:
+        region = np.zeros(grey.shape, np.uint8)
+        cv2.fillPoly(region, [np.round(face.points[list(eye), :2]).astype(np.int32)], 1)
+        inside = grey[region > 0]
+        white = float(np.percentile(inside, 90)) if len(inside) else cheek
+        under = _brightness(grey, face.points[list(below), :2])
+        if white > 0.5 * cheek or under > 0.6 * cheek:
+            return False
+    return True
+
+
+def _brightness(grey: np.ndarray, places: np.ndarray) -> float:
+    """Median over small patches of a grey canvas."""
+    side = grey.shape[0]
+    chosen = np.clip(np.round(places).astype(int), 2, side - 3)
+    return float(np.median([grey[y - 2 : y + 3, x - 2 : x + 3].mean() for x, y in chosen]))
 
 
 def _redness(canvas: np.ndarray, places: np.ndarray) -> float:

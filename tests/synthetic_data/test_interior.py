@@ -55,3 +55,16 @@ def test_paint_is_repeatable_and_writes_nothing_into_its_input(face, photoface):
     again = paint(warped, face, edited, np.random.default_rng(5))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(warped, kept)
+
+
+def test_furrows_are_shaded_in_skin_only(face, photoface):
+    edited, warped, painted = drawn(face, "frown", photoface)
+    brows = edited.points[[107, 336, 55, 285, 8, 9], :2]
+    changed = (painted != warped).any(2)
+    assert changed.sum() > 20 and not changed[~region(brows, 25)].any()
+    darker = warped.astype(int) - painted
+    assert darker.max() > 4  # a fold
+    assert darker.min() < 0  # lit beside it
+    hat = np.full_like(warped, (20, 40, 160))
+    on_hat = np.abs(paint(hat, face, edited, np.random.default_rng(0)).astype(int) - hat)
+    assert on_hat.max() < 0.06 * hat.max() < 0.15 * warped[changed].max()

@@ -11,6 +11,7 @@ from synthetic_data.source_face import (
     canvas_matrix,
     cut_canvas,
     looks_covered,
+    looks_shaded,
     make_source_face,
     to_pixels,
 )
@@ -55,6 +56,17 @@ def test_a_sleeve_over_the_lips_looks_covered(face, photoface):
     canvas[round(face.points[2, 1]) :] = (90, 95, 100)
     assert looks_covered(replace(face, canvas=canvas))
     assert not looks_covered(make_face(photoface, grey=True))
+
+
+def test_dark_glasses_look_shaded(face):
+    assert not looks_shaded(face)
+    eyes = face.points[[33, 133, 362, 263, 228, 448], :2]
+    (left, top), (right, bottom) = (eyes.min(0) - 8).astype(int), (eyes.max(0) + 8).astype(int)
+    canvas = face.canvas.copy()
+    canvas[top:bottom, left:right] = 25
+    assert looks_shaded(replace(face, canvas=canvas))
+    canvas[:, : round(face.points[168, 0])] = face.canvas[:, : round(face.points[168, 0])]
+    assert not looks_shaded(replace(face, canvas=canvas))  # one eye in the shadow
 
 
 def test_canvas_stays_inside_the_photo_where_it_can():
