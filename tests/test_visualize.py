@@ -147,3 +147,30 @@ def test_sheet_shows_each_panel_where_it_belongs():
     assert places[0][0][1] == places[4][0][1] < places[1][0][1]
     with pytest.raises(ValueError, match="at least one panel"):
         contact_sheet([])
+
+
+def test_dots_twin_of_whole_picture_arithmetic(photo):
+    """Every pixel's distance to every point, in numpy."""
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(-5, 405, (30, 2)), rng.uniform(50, 70, (20, 2))])
+    color, radius = np.array((40, 220, 70), np.float32), 2.3
+    rows, columns = np.mgrid[:300, :400]
+    distance = np.hypot(columns[..., None] - points[:, 0], rows[..., None] - points[:, 1]).min(-1)
+    outline, dots = (
+        np.clip(size + 0.5 - distance, 0, 1).astype(np.float32)[..., None]
+        for size in (radius + 0.8, radius)
+    )
+    under = photo * (1 - 0.75 * outline)
+    expected = np.where(outline > 0, np.round(under + dots * (color - under)), photo)
+    drawn = draw_landmarks(photo, points, radius=radius)
+    assert (drawn != photo).any(-1).mean() > 0.005
+    np.testing.assert_array_equal(drawn, expected)
+
+
+def test_default_radius_follows_the_distance_to_the_next_point():
+    blank = np.full((224, 224, 3), 255, np.uint8)
+    grid = np.stack(np.meshgrid(np.arange(40, 180, 3.0), np.arange(40, 180, 3.0)), -1)
+    points = grid.reshape(-1, 2)
+    expected = draw_landmarks(blank, points, radius=0.45 * 3)
+    np.testing.assert_array_equal(draw_landmarks(blank, points), expected)
+    assert (draw_landmarks(blank, points, radius=1.9) != expected).any()

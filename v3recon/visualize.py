@@ -6,6 +6,7 @@ sheet share one frame, the panel frame: `panel_matrix` says how photo pixels com
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from v3recon.compiled import compiled
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import LABEL_COLORS
 
@@ -144,12 +146,11 @@ def draw_landmarks(
     points = points[np.isfinite(points).all(1)]
     if radius is None:
         radius = max(1.0, min(1.9 * min(image.shape[:2]) / 224, 0.45 * _spacing(points)))
-    outline = _discs(image.shape[:2], points, radius + _OUTLINE)
-    touched = np.nonzero(outline)  # few of the pixels
-    dots = _discs(image.shape[:2], points, radius)[touched][:, None]
-    under = image[touched] * (1 - 0.75 * outline[touched][:, None])
     drawn = image.copy()
-    drawn[touched] = np.round(under + dots * (np.array(color, np.float32) - under))
+    outline, dots = np.zeros((2, *image.shape[:2]), np.float32)
+    _cover_discs(points, radius + _OUTLINE, outline)
+    _cover_discs(points, radius, dots)
+    _blend_dots(drawn, outline, dots, np.array(color, np.float32))
     return drawn
 
 
@@ -157,26 +158,7 @@ def _spacing(points: Points) -> float:
     """Usual distance from a point to the next one where they are dense; infinite for one point."""
     if len(points) < 2:
         return np.inf
-    distance = np.hypot(*(points.T[:, :, None] - points.T[:, None]))
-    np.fill_diagonal(distance, np.inf)
-    return float(np.quantile(distance.min(1), 0.3))
-
-
-def _discs(size: tuple[int, ...], points: Points, radius: float) -> npt.NDArray[np.float32]:
-    """How much of each pixel [H, W] discs around the points cover, 0…1."""
-    height, width = size
-    reach = int(np.ceil(radius + 1))
-    offset = np.arange(-reach, reach + 1)
-    inside = ((points > -reach - 1) & (points < [width + reach, height + reach])).all(1)
-    x = np.round(points[inside, 0]).astype(int)[:, None, None] + offset
-    y = np.round(points[inside, 1]).astype(int)[:, None, None] + offset[:, None]
-    distance = np.hypot(x - points[inside, :1, None], y - points[inside, 1:, None])
-    cover = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
-    drawn = np.zeros(size, np.float32)
-    x, y = np.broadcast_arrays(x, y)
-    keep = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    np.maximum.at(drawn, (y[keep], x[keep]), cover[keep])
-    return drawn
+    return float(np.quantile(_nearest(points), 0.3))
 
 
 def overlay(image: Image, drawn: Image, mask: npt.NDArray, opacity: float = 1.0) -> Image:
@@ -190,7 +172,7 @@ def overlay(image: Image, drawn: Image, mask: npt.NDArray, opacity: float = 1.0)
     """
     assert image.shape == drawn.shape and mask.shape == image.shape[:2], (drawn.shape, mask.shape)
     if mask.dtype == bool and opacity == 1:
-        return np.where(mask[..., None], drawn, image)
+        return np.asarray(cv2.copyTo(drawn, mask.astype(np.uint8), image.copy()), np.uint8)
     weight = opacity * mask.astype(np.float32)[..., None]
     return (image + weight * (drawn.astype(np.float32) - image) + 0.5).astype(np.uint8)
 
@@ -209,12 +191,18 @@ def overlay_labels(image: Image, labels: npt.NDArray[np.integer], opacity: float
     """Part colours over the grey photo, so that every part stands out from its own skin colour."""
     assert labels.shape == image.shape[:2], labels.shape
     gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    # One table per label spares blending in floats: row = label, column = grey level.
+    painted = np.empty_like(image)
+    _look_up(_overlay_table(opacity), labels, gray, painted)
+    return painted
+
+
+@functools.cache
+def _overlay_table(opacity: float) -> Image:
+    """What `overlay_labels` paints: [9 labels, 256 grey levels, 3]."""
     level = np.arange(256, dtype=np.float32)[None, :, None]
     table = (1 - opacity) * level + opacity * label_colors()[:, None].astype(np.float32)
     table[0] = 0.8 * level[0]
-    place = labels.astype(np.intp) * 256 + gray
-    return np.round(table).astype(np.uint8).reshape(-1, 3).take(place, axis=0)
+    return np.round(table).astype(np.uint8)
 
 
 def reconstruction_panels(
@@ -303,3 +291,54 @@ def _fit(image: Image, size: int) -> Image:
     target = max(1, round(width * scale)), max(1, round(height * scale))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image, target, interpolation=method), np.uint8)
+
+
+@compiled()
+def _nearest(points):
+    """Distance from each point to the next one."""
+    nearest = np.full(len(points), np.inf, points.dtype)
+    for i in range(len(points)):
+        for j in range(i):
+            distance = np.hypot(points[i, 0] - points[j, 0], points[i, 1] - points[j, 1])
+            nearest[i] = min(nearest[i], distance)
+            nearest[j] = min(nearest[j], distance)
+    return nearest
+
+
+@compiled()
+def _cover_discs(points, radius, cover):
+    """How much of each pixel [H, W] discs around the points cover, 0…1."""
+    height, width = cover.shape
+    reach = int(np.ceil(radius + 1))
+    for i in range(len(points)):
+        x, y = points[i, 0], points[i, 1]
+        if not (-reach <= x and x < width + reach and -reach <= y and y < height + reach):
+            continue  # so that a place far away stays a whole number
+        left, top = int(np.floor(x)) - reach, int(np.floor(y)) - reach
+        for row in range(max(top, 0), min(top + 2 * reach + 2, height)):
+            for column in range(max(left, 0), min(left + 2 * reach + 2, width)):
+                share = radius + 0.5 - np.hypot(column - x, row - y)
+                cover[row, column] = max(cover[row, column], np.float32(min(share, 1.0)))
+
+
+@compiled()
+def _blend_dots(image, outline, dots, color):
+    """Darken the outline, then lay the colour over it."""
+    height, width = outline.shape
+    for row in range(height):
+        for column in range(width):
+            if outline[row, column] > 0:
+                dark = np.float32(1) - np.float32(0.75) * outline[row, column]
+                for k in range(3):
+                    under = image[row, column, k] * dark
+                    mixed = under + dots[row, column] * (color[k] - under)
+                    image[row, column, k] = np.uint8(np.rint(mixed))
+
+
+@compiled()
+def _look_up(table, labels, gray, painted):
+    height, width = gray.shape
+    for row in range(height):
+        for column in range(width):
+            for k in range(3):
+                painted[row, column, k] = table[labels[row, column], gray[row, column], k]
