@@ -190,7 +190,8 @@ def _paint_lid(
     taper = np.sqrt(np.sin(np.pi * np.clip(0.06 + 0.9 * s, 0, 1)))[:, None]
     down = np.array([-(line[-1] - line[0])[1], (line[-1] - line[0])[0]]) / width
     down = down if down[1] > 0 else -down
-    for above, below, strength in ((0.022, 0.03, 0.8), (0.03, 0.1, 0.22)):
+    fringe = rng.uniform(0.15, 0.4)
+    for above, below, strength in ((0.024, 0.036, 0.9), (0.03, 0.1, fringe)):
         strip = np.concatenate(
             [line - above * width * taper * down, (line + below * width * taper * down)[::-1]]
         )
