@@ -23,6 +23,7 @@ from synthetic_data.mask_editing import load_generator
 from synthetic_data.poses import TurnRange
 from synthetic_data.quality import MIN_RESPONSE, detector_reader, regressor_reader
 from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector, stored_detector
+from v3recon.data.part_parser import load_parser
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import write_text_atomic
 
@@ -58,6 +59,9 @@ class CommonConfig:
     """photoface, or a path to a PhotoFace file."""
     meshes: tuple[Path, ...] = ()
     """Stored detections (.npz with names and pts) instead of MediaPipe."""
+    part_parser: Path | None = None
+    """Weights of the part parser (python -m v3recon.data.part_parser): labels instead of polygons
+    where there is no hand-made mask."""
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     """Processes."""
     limit: int = 0
@@ -167,6 +171,8 @@ def make_options(config: CommonConfig) -> RunOptions:
         stored_detector(list(config.meshes))
     else:
         mediapipe_detector()
+    if config.part_parser is not None:
+        load_parser(config.part_parser)
     kinds: tuple[str, ...] = ()
     check, weights, generator, turns = "none", None, "", TurnRange()
     min_response = MIN_RESPONSE
@@ -195,6 +201,7 @@ def make_options(config: CommonConfig) -> RunOptions:
         weights=weights,
         generator=generator,
         turns=turns,
+        part_parser=config.part_parser,
     )
 
 

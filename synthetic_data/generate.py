@@ -8,7 +8,7 @@ import multiprocessing
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ from v3recon.data.mesh_detection import (
     mediapipe_detector,
     stored_detector,
 )
+from v3recon.data.part_parser import PartParser, load_parser, parse_record
 from v3recon.data.regions import choose_mesh
+from v3recon.data.samples import LABELS_NONE, FaceRecord
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
@@ -70,6 +72,7 @@ class RunOptions:
         weights: of the regressor that checks.
         generator: "module:function", or "".
         turns: yaw and pitch ranges of poses.
+        part_parser: weights of the part parser for photos without a hand-made mask, or None.
     """
 
     photos: Path
@@ -86,13 +89,15 @@ class RunOptions:
     weights: Path | None
     generator: str
     turns: TurnRange
+    part_parser: Path | None = None
 
     def fingerprint(self) -> str:
         """Hash of everything that changes the pictures."""
         content = {**asdict(self), "format": FORMAT}
         del content["photos"], content["out"]
-        if self.weights is not None:
-            content["weights"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
+        for name in ("weights", "part_parser"):
+            if content[name] is not None:
+                content[name] = hashlib.sha256(content[name].read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
@@ -113,6 +118,12 @@ class Worker:
         if self.options.meshes:
             return stored_detector(list(self.options.meshes))
         return mediapipe_detector()
+
+    @cached_property
+    def parser(self) -> PartParser | None:
+        """Gives labels where no mask is hand-made."""
+        path = self.options.part_parser
+        return None if path is None else load_parser(path)
 
     @cached_property
     def reader(self) -> StateReader | None:
@@ -157,7 +168,7 @@ class Worker:
         mesh = choose_mesh(meshes, hand, mask, image.shape)
         if mesh is None:
             raise SkippedPhotoError("no face found" if not meshes else "no face fits the labels")
-        return make_source_face(
+        face = make_source_face(
             image,
             mesh,
             self.model,
@@ -167,6 +178,7 @@ class Worker:
             classes=classes,
             turned=not self.options.kinds,
         )
+        return face if classes is not None or self.parser is None else parse_face(face, self.parser)
 
     def _expression(
         self,
@@ -204,7 +216,7 @@ class Worker:
         if quality.reason:
             return self._record(job, kind, REFUSED, quality.reason, number) | details
         paths = write_picture(self.options.out, kind, name, picture, labels)
-        origins = {"before": _before_file(job), **_origins(face)}
+        origins = {"before": _before_file(job), **self._origins(face)}
         return self._record(job, kind, WRITTEN, "", number) | details | paths | origins | _cut(face)
 
     def _pose(self, job: Job, face: SourceFace, number: int) -> dict[str, Any]:
@@ -228,7 +240,7 @@ class Worker:
             "yaw": round(float(np.degrees(turned.yaw)), 2),
             "pitch": round(float(np.degrees(turned.pitch)), 2),
         }
-        origins = _origins(face, turned=True)
+        origins = self._origins(face)
         return self._record(job, POSES, WRITTEN, "", number) | angles | paths | origins | _cut(face)
 
     def _generate(self, face: SourceFace, edited: EditedFace, before: np.ndarray) -> np.ndarray:
@@ -245,6 +257,15 @@ class Worker:
         changed = edit_mask(mask, to_small(face.points), to_small(edited.points))
         return run_generator(load_generator(self.options.generator), before, mask, changed)
 
+    def _origins(self, face: SourceFace) -> dict[str, str]:
+        """What the 68 points and the mask were made from."""
+        by_hand = face.landmarks_68 is not None and bool(self.options.kinds)
+        drawn = "polygons" if self.parser is None else "parser"
+        return {
+            "landmarks_from": "hand" if by_hand else "mesh",
+            "mask_from": drawn if face.classes is None else "hand",
+        }
+
     def _record(
         self, job: Job, kind: str, status: str, reason: str, number: int = 0
     ) -> dict[str, Any]:
@@ -258,6 +279,23 @@ class Worker:
             "status": status,
             "reason": reason,
         }
+
+
+def parse_face(face: SourceFace, parser: PartParser) -> SourceFace:
+    """The face with the part parser's labels instead of polygons."""
+    side = face.canvas.shape[0]
+    record = FaceRecord(
+        image=shrink(face.canvas),
+        points=to_small(face.points),
+        landmarks_68=np.full((68, 3), np.nan),
+        labels=None,
+        labels_source=LABELS_NONE,
+        pose=face.pose,
+        source=0,
+        name="",
+    )
+    labels = parse_record(parser, record)
+    return replace(face, labels=cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST))
 
 
 def make_expression(
@@ -370,15 +408,6 @@ def _figures(quality: Quality) -> dict[str, float | None]:
 def _before_file(job: Job) -> str:
     """Where the unedited picture of a photo goes."""
     return f"before/{job.key}.jpg"
-
-
-def _origins(face: SourceFace, turned: bool = False) -> dict[str, str]:
-    """What the 68 points and the mask were made from."""
-    by_hand = face.landmarks_68 is not None and not turned
-    return {
-        "landmarks_from": "hand" if by_hand else "mesh",
-        "mask_from": "polygons" if face.classes is None else "hand",
-    }
 
 
 def _cut(face: SourceFace) -> dict[str, list[list[float]]]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from synthetic_photo import mean_mesh, paint_photo
 
@@ -12,6 +13,7 @@ from synthetic_data.cli import main
 from synthetic_data.manifest import plan_jobs, read_manifest
 from v3recon.data.image_folder import list_photos, read_part_mask, read_pts
 from v3recon.data.mesh_detection import stored_detector
+from v3recon.data.part_parser import PartParser, save_parser
 
 
 @pytest.fixture
@@ -96,6 +98,25 @@ def test_restart_makes_only_what_is_missing_and_the_same(photos, tmp_path):
     assert run(photos, out, *options) == 0
     assert kept.stat().st_mtime_ns == stamp
     assert [path.read_bytes() for path in written] == before
+
+
+def test_labels_by_the_part_parser(photos, tmp_path, capsys):
+    out, weights = tmp_path / "out", tmp_path / "parser.pth"
+    parser = PartParser()
+    torch.nn.init.zeros_(parser.head.weight)
+    parser.head.bias.data = torch.eye(9)[5].repeat_interleave(4) * 9  # everything is nose
+    save_parser(weights, parser, {})
+    options = ("--kinds", "mouth_open", "--check", "none", "--part-parser", str(weights))
+    assert run(photos, out, *options) == 0
+    for entry in list_photos(out):
+        assert entry.mask_from == "parser"
+        labels = read_part_mask(out / entry.mask)
+        # All nose, but for the mouth that opened after the photo was parsed.
+        assert labels[48, 48] == 5 and (labels == 5).mean() > 0.3
+        assert set(np.unique(labels)) == {0, 5}
+    options = (*options[:-1], str(out / "report.json"))
+    assert run(photos, tmp_path / "other", *options) == 2
+    assert "parser" in capsys.readouterr().err
 
 
 def test_other_options_do_not_mix(photos, tmp_path, capsys):
