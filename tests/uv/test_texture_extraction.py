@@ -16,8 +16,9 @@ from v3recon.render.interpolate import interpolate
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.types import FaceCoeffs
+from v3recon.uv._texture_kernels import fill
 from v3recon.uv.bake import bake, make_uv_layout, sample_map, sample_uv
-from v3recon.uv.texture_extraction import _fill, _near, _sample_where, extract_texture
+from v3recon.uv.texture_extraction import _near, _sample_where, extract_texture
 
 SIZE = 256
 PHOTO_SIZE = 240
@@ -223,7 +224,7 @@ def test_filling_twin_of_plain_arithmetic(layout, truth):
     looked_up = _sample_where(photo, layout.mirror, wanted)
     texture = photo.copy()
     kept, from_mirror = np.zeros((2, SIZE, SIZE), bool)
-    _fill(texture, looked_up, colors, layout.faces, layout.triangle, layout.bary,
+    fill(texture, looked_up, colors, layout.faces, layout.triangle, layout.bary,
           smooth, kept, from_mirror)  # fmt: skip
     assert np.abs(texture - expected).max() < 0.51
     near_limit = np.abs(low[..., 0] - 0.9999) < 1e-5

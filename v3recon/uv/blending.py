@@ -119,11 +119,9 @@ def _solve_level(
 ) -> None:
     """Solve one level in place, starting from the solution of the next coarser one."""
     height, width, channels = solution.shape
-    unknown = np.flatnonzero(state == UNKNOWN).astype(np.int32)
-    if not len(unknown):
+    halves = _chessboard(state)
+    if not len(halves[0]) + len(halves[1]):
         return
-    red = (unknown // width + unknown) % 2 == 0
-    halves = unknown[red], unknown[~red]
     flat_state, flat = state.reshape(-1), solution.reshape(-1, channels)
     right = np.zeros((0, channels), np.float32) if flux is None else flux.reshape(-1, channels)
     if max(height, width) - 2 <= _COARSEST or height % 2 or width % 2:
@@ -145,7 +143,8 @@ def _solve_level(
     _relax(*halves, flat_state, flat, right, width, sweeps)
     for _ in range(cycles):
         residual = np.zeros_like(flat)
-        _residual(unknown, flat_state, flat, right, width, residual)
+        for pixels in halves:
+            _residual(pixels, flat_state, flat, right, width, residual)
         coarse_flux = np.zeros_like(coarse)
         _add_children(state, residual.reshape(solution.shape), coarse_flux)
         correction = np.zeros_like(coarse)
@@ -162,6 +161,30 @@ def _copy_known(state, values, solution):
             if state[row, column] == KNOWN:
                 for c in range(channels):
                     solution[row, column, c] = values[row, column, c]
+
+
+@compiled()
+def _chessboard(state):
+    """Flat ids of the unknown pixels on the red and on the black squares."""
+    height, width = state.shape
+    count = np.zeros(2, np.int64)
+    for row in range(height):
+        for column in range(width):
+            if state[row, column] == UNKNOWN:
+                count[(row + row * width + column) % 2] += 1
+    red, black = np.empty(count[0], np.int32), np.empty(count[1], np.int32)
+    count[:] = 0
+    for row in range(height):
+        for column in range(width):
+            if state[row, column] == UNKNOWN:
+                pixel = row * width + column
+                square = (row + pixel) % 2
+                if square == 0:
+                    red[count[0]] = pixel
+                else:
+                    black[count[1]] = pixel
+                count[square] += 1
+    return red, black
 
 
 @compiled()

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from v3recon.compiled import compiled
+from v3recon.uv._texture_kernels import apply_tone, fill, find_gap, limit_steps
 from v3recon.uv.bake import UvLayout, bake, sample_map
 from v3recon.uv.blending import feather, solve_membrane
 
@@ -176,7 +176,7 @@ def _extract_one(
     smooth = np.dstack([weight, mirror_weight, correction, relight])
     kept = np.zeros(layout.inside.shape, bool)
     from_mirror = np.zeros(layout.inside.shape, bool)
-    _fill(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
+    fill(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
           smooth, kept, from_mirror)  # fmt: skip
     return photo, kept, from_mirror
 
@@ -277,7 +277,7 @@ def _model_tone(
 
     def change(colors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         toned = np.empty_like(colors)
-        _tone(colors.reshape(-1, 3), limits, toned.reshape(-1, 3))
+        apply_tone(colors.reshape(-1, 3), limits, toned.reshape(-1, 3))
         return toned
 
     return change
@@ -295,19 +295,11 @@ def _correction(
     The filling w M + (1 - w) T has the gradients w dM + (1 - w) dT that are wanted plus
     (M - T) dw, the step between mirror and model, which the flux takes away again.
     """
-    gap = other - model
-    filling = model + mirror_weight[..., None] * gap
-    across = np.diff(mirror_weight, axis=1)[..., None] * (gap[:, :-1] + gap[:, 1:]) / 2
-    down = np.diff(mirror_weight, axis=0)[..., None] * (gap[:-1] + gap[1:]) / 2
-    flux = np.zeros_like(photo)
-    flux[:, :-1] += across
-    flux[:, 1:] -= across
-    flux[:-1] += down
-    flux[1:] -= down
     known = weight >= 1
     if not known.any():
         return np.zeros_like(photo)
-    gap = (photo - filling).astype(np.float32)
+    gap, flux = np.zeros_like(photo), np.zeros_like(photo)
+    find_gap(photo, other, model, mirror_weight, gap, flux)
     return solve_membrane(_without_outliers(gap, known), known, flux=flux)
 
 
@@ -327,66 +319,5 @@ def _without_outliers(
         spread = 1.4826 * np.median(np.abs(part - middle), axis=0) + 1
         limit[:] = middle - spreads * spread, middle + spreads * spread
     limited = np.empty_like(gap)
-    _limit(gap.reshape(-1, 3), limits, limited.reshape(-1, 3))
+    limit_steps(gap.reshape(-1, 3), limits, limited.reshape(-1, 3))
     return limited
-
-
-@compiled()
-def _tone(colors, limits, toned):
-    """Colours times a gain, between two limits."""
-    for i in range(colors.shape[0]):
-        for k in range(3):
-            toned[i, k] = min(max(colors[i, k] * limits[0, k], limits[1, k]), limits[2, k])
-
-
-@compiled()
-def _limit(gap, limits, limited):
-    """Grey and the rest of each colour, each between its limits, added again."""
-    for i in range(gap.shape[0]):
-        gray = (gap[i, 0] + gap[i, 1] + gap[i, 2]) / np.float32(3)
-        for k in range(3):
-            rest = min(max(gap[i, k] - gray, limits[1, 0, k]), limits[1, 1, k])
-            limited[i, k] = min(max(gray, limits[0, 0, k]), limits[0, 1, k]) + rest
-
-
-@compiled(fastmath=True)
-def _fill(texture, mirrored, colors, faces, triangle, bary, smooth, kept, from_mirror):
-    """Mix mirrored photo and model into the photo where it is not seen, texel by texel.
-
-    `smooth` holds weight, mirror weight, correction (3) and relighting on the coarse map and is
-    read bilinearly, first down (once for each row of texels), then across.
-    """
-    size, coarse = texture.shape[0], smooth.shape[0]
-    scale, half, one = np.float32(coarse / size), np.float32(0.5), np.float32(1)
-    last = np.float32(coarse - 1)
-    base, share = np.empty(size, np.int32), np.empty(size, np.float32)
-    for i in range(size):
-        place = min(max((np.float32(i) + half) * scale - half, np.float32(0)), last)
-        base[i] = min(int(place), coarse - 2)
-        share[i] = place - np.float32(base[i])
-    line = np.empty((coarse, 6), np.float32)
-    low = np.empty(6, np.float32)
-    for row in range(size):
-        above, below, down = smooth[base[row]], smooth[base[row] + 1], share[row]
-        for i in range(coarse):
-            for k in range(6):
-                line[i, k] = above[i, k] + down * (below[i, k] - above[i, k])
-        for column in range(size):
-            left, across = base[column], share[column]
-            weight = line[left, 0] + across * (line[left + 1, 0] - line[left, 0])
-            if weight > np.float32(0.9999):
-                kept[row, column] = True
-                continue
-            for k in range(1, 6):
-                low[k] = line[left, k] + across * (line[left + 1, k] - line[left, k])
-            from_mirror[row, column] = low[1] > half
-            face = triangle[row, column]
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            wa, wb, wc = bary[row, column]
-            for k in range(3):
-                model = wa * colors[a, k] + wb * colors[b, k] + wc * colors[c, k]
-                other = np.float32(mirrored[row, column, k]) * low[5]
-                filling = low[1] * other + (one - low[1]) * model + low[2 + k]
-                value = weight * np.float32(texture[row, column, k]) + (one - weight) * filling
-                value = min(max(value + half, np.float32(0)), np.float32(255))
-                texture[row, column, k] = np.uint8(value)
