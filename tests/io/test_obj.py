@@ -90,3 +90,18 @@ def test_reading_what_is_no_triangle_mesh(tmp_path):
     (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nf 1 2 x\n")
     with pytest.raises(ValueError, match="not a triangle mesh"):
         read_obj(tmp_path / "a.obj")
+
+
+def test_no_mesh_without_its_texture(tmp_path, mesh):
+    """The picture is written beside the text at the same time; where it fails, so does the mesh."""
+    (tmp_path / "face.png").mkdir()
+    texture = np.zeros((4, 4, 3), np.uint8)
+    with pytest.raises(OSError):
+        write_obj(
+            tmp_path / "face.obj",
+            mesh["vertices"],
+            mesh["faces"],
+            uv_coords=mesh["uv"],
+            texture=texture,
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["face.png"]

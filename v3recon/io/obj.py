@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,19 +71,15 @@ def write_obj(
     _check(vertices, faces, colors, uv_coords)
     if texture is not None and uv_coords is None:
         raise ValueError("a texture needs uv_coords")
-    parts = []
-    if texture is not None:
-        _write_material(path, texture)
-        parts.append(f"mtllib {path.stem}.mtl\nusemtl face\n".encode())
     columns = vertices.astype(np.float64)
     if colors is not None:
         columns = np.concatenate([columns, np.asarray(colors, np.float64)], 1)
-    parts.append(_format_floats(b"v", columns))
-    if uv_coords is not None:
-        parts.append(_TEXTURE_LINES.of(np.asarray(uv_coords, np.float64)))
-    parts.append((_FACE_UV_LINES if uv_coords is not None else _FACE_LINES).of(faces))
-    with replace_on_success(path) as temporary, temporary.open("wb") as file:
-        file.writelines(parts)
+    if texture is None:
+        _write_lines(path, columns, faces, uv_coords)
+        return
+    with ThreadPoolExecutor(1) as other:  # a picture takes longer than the text; both are compiled
+        material = other.submit(_write_material, path, texture)
+        _write_lines(path, columns, faces, uv_coords, material)
 
 
 def read_obj(path: str | Path) -> ObjMesh:
@@ -114,6 +111,28 @@ def read_obj(path: str | Path) -> ObjMesh:
         raise ValueError(f"{path}: not a triangle mesh in Wavefront form ({error})") from None
     colors = values[:, 3:6] if values.shape[1] >= 6 else None
     return ObjMesh(values[:, :3], faces, colors, uv_coords, faces_uv, library)
+
+
+def _write_lines(
+    path: Path,
+    columns: np.ndarray,
+    faces: np.ndarray,
+    uv_coords: np.ndarray | None,
+    material: Future[None] | None = None,
+) -> None:
+    """The .obj itself; it appears after its material."""
+    parts: list[bytes | memoryview] = []
+    if material is not None:
+        parts.append(f"mtllib {path.stem}.mtl\nusemtl face\n".encode())
+    parts.append(_format_floats(b"v", columns))
+    if uv_coords is not None:
+        parts.append(_TEXTURE_LINES.of(np.asarray(uv_coords, np.float64)))
+    parts.append((_FACE_UV_LINES if uv_coords is not None else _FACE_LINES).of(faces))
+    with replace_on_success(path) as temporary:
+        with temporary.open("wb") as file:
+            file.writelines(parts)
+        if material is not None:
+            material.result()
 
 
 def _write_material(path: Path, texture: np.ndarray) -> None:
