@@ -24,7 +24,11 @@ OWN_TEETH = 0.07
 """Gap over width above which the photo's own teeth are kept."""
 _UNDER_EYE = (231, 230, 229, 119, 118)
 _CAVITY_RIM, _CAVITY_DEEP = np.array([104.0, 44, 42]), np.array([30.0, 11, 11])
+_SKIN_TINT = np.array([1.2, 0.95, 0.8])
+"""Colour of ordinary skin in white light over its luminance."""
 _TEETH, _TONGUE = np.array([222.0, 207, 186]), np.array([176.0, 84, 84])
+PROBE_BLUR = 3.0
+"""Blur by which the photo's own blur is found, canvas pixels."""
 _TOOTH_BORDERS = (0.0, 0.215, 0.40, 0.57, 0.71, 0.83)
 """Borders of the upper teeth from the middle to the corner, share of half the row."""
 _BROW_TOPS, _FOREHEAD = (105, 66, 9, 296, 334), (69, 108, 151, 337, 299)
@@ -72,11 +76,40 @@ def skin_look(face: SourceFace) -> SkinLook:
     grain = 1.48 * float(np.median(np.abs(grey - smooth)))
     luminance = float(color @ [0.299, 0.587, 0.114])
     spread = float(color.max() - color.min()) / max(luminance, 1.0)
-    enlarged = float(face.to_canvas[0, 0])
+    least = max(0.8, 0.45 * float(face.to_canvas[0, 0]))
     return SkinLook(
-        color, luminance / 175, float(np.clip(spread / 0.35, 0, 1)), max(0.8, 0.45 * enlarged),
+        color,
+        luminance / 175,
+        float(np.clip(spread / 0.35, 0, 1)),
+        float(np.clip(0.85 * _blur_of(face), least, 5.0)),
         min(grain, 8.0),
-    )  # fmt: skip
+    )
+
+
+def _blur_of(face: SourceFace) -> float:
+    """Blur of the photo around the eyes, standard deviation in canvas pixels.
+
+    Blurring an edge of width a by b leaves a / sqrt(a^2 + b^2) of its slope; the slopes are the
+    steepest ones of lids, lashes and irises.
+    """
+    mesh = load_face_mesh()
+    ids = np.concatenate([mesh.right_eye, mesh.left_eye])
+    window, shift = _window(face.points[ids, :2], 8 * PROBE_BLUR, face.canvas.shape[0])
+    if window is None:
+        return 0.0
+    grey = cv2.cvtColor(face.canvas[window], cv2.COLOR_RGB2GRAY).astype(np.float32)
+    region = np.zeros(grey.shape, np.uint8)
+    for eye in (mesh.right_eye, mesh.left_eye):
+        cv2.fillPoly(region, [np.round(face.points[eye, :2] - shift).astype(np.int32)], 1)
+    around = cv2.dilate(region, np.ones((9, 9), np.uint8)) > 0
+    slopes = []
+    for picture in (grey, cv2.GaussianBlur(grey, (0, 0), PROBE_BLUR)):
+        gradient = cv2.magnitude(
+            cv2.Sobel(picture, cv2.CV_32F, 1, 0), cv2.Sobel(picture, cv2.CV_32F, 0, 1)
+        )
+        slopes.append(float(np.percentile(gradient[around], 95)))
+    ratio = slopes[0] / max(slopes[1], 1e-6)
+    return PROBE_BLUR / float(np.sqrt(max(ratio**2 - 1, 0.1)))
 
 
 def paint(
@@ -195,7 +228,7 @@ def _paint_lid(
         strip = np.concatenate(
             [line - above * width * taper * down, (line + below * width * taper * down)[::-1]]
         )
-        lashes = strength * _mask(strip - shift, part.shape, max(0.018 * width, 0.7 * look.sigma))
+        lashes = strength * _mask(strip - shift, part.shape, max(0.018 * width, 0.9 * look.sigma))
         part += lashes[..., None] * (dark - part)
     result[window] = np.clip(np.round(part), 0, 255).astype(np.uint8)
 
@@ -221,9 +254,11 @@ def _paint_mouth(
     inside = _interior(s, d, np.interp(column, np.arange(len(upper)), height), width, rng)
     grey = inside @ np.array([0.299, 0.587, 0.114])
     inside = grey[..., None] + look.colorfulness * (inside - grey[..., None])
-    tint = look.color / max(float(look.color @ [0.299, 0.587, 0.114]), 1)
-    tint = 1 + 0.35 * look.colorfulness * (tint / np.array([1.2, 0.95, 0.8]) - 1)
-    inside *= np.clip(look.light, 0.25, 1.25) * np.clip(tint, 0.75, 1.25)
+    tint = look.color / max(float(look.color @ [0.299, 0.587, 0.114]), 1) / _SKIN_TINT - 1
+    # Small differences are those of skins, large ones those of coloured light.
+    share = 0.35 + 0.5 * _step(0.2, 0.5, np.abs(tint).max())
+    tint = 1 + share * look.colorfulness * tint
+    inside *= np.clip(look.light, 0.25, 1.25) * np.clip(tint, 0.3, 1.3)
     inside = cv2.GaussianBlur(inside.astype(np.float32), (0, 0), max(look.sigma, 0.008 * width))
     inside += _grain(part.shape, look, rng)
     gap = np.linalg.norm(lower_own - upper_own, axis=1)
@@ -278,7 +313,7 @@ def _interior(
     mound = rng.uniform(0.3, 0.75) * opening * np.sqrt(np.clip(1 - (x / 0.74) ** 2, 0, 1))
     tongue = _step(-0.045, 0.05, mound - below) * _step(0.0, 0.12, 0.78 - np.abs(x))
     bulge = rng.uniform(0.3, 0.7) + 0.5 * _step(-0.02, 0.3, mound - below)
-    bulge = bulge * (1 - 0.25 * np.exp(-((x / 0.08) ** 2))) * (1 - 0.35 * x**2)
+    bulge = bulge * (1 - 0.15 * np.exp(-((x / 0.1) ** 2))) * (1 - 0.35 * x**2)
     bulge = np.minimum(bulge * (0.35 + 0.65 * _step(-0.02, 0.09, below)), 1.1)
     color = color + tongue[..., None] * (bulge[..., None] * _TONGUE - color)
     # Upper teeth hang from the upper jaw: a row behind the lip, darker toward the corners.

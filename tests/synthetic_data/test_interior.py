@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from synthetic_photo import make_face
@@ -68,3 +70,13 @@ def test_furrows_are_shaded_in_skin_only(face, photoface):
     hat = np.full_like(warped, (20, 40, 160))
     on_hat = np.abs(paint(hat, face, edited, np.random.default_rng(0)).astype(int) - hat)
     assert on_hat.max() < 0.06 * hat.max() < 0.15 * warped[changed].max()
+
+
+def test_blur_of_a_photo_is_found(face):
+    sigmas = []
+    for blur in (1.0, 2.0, 4.0):
+        canvas = cv2.GaussianBlur(face.canvas, (0, 0), blur)
+        sigmas.append(skin_look(replace(face, canvas=canvas)).sigma)
+    # The painted eyes are only eight pixels high: wider blurs are found too small.
+    assert sigmas == sorted(sigmas), sigmas
+    assert sigmas[2] > 1.6 * sigmas[0] and 1.0 < sigmas[1] < 2.5, sigmas
