@@ -17,7 +17,7 @@ CELEBAMASK_LABELS = np.zeros(256, np.uint8)
 """Our part label (0 none, 1…8 = PART_NAMES) of each CelebAMask-HQ class; glasses, ears, inner
 mouth, hair and everything else are 0. Classes 4 and 6 lie on the image's right, the person's
 left."""
-MASK_ORIGINS = ("hand", "polygons", "parser")
+MASK_ORIGINS: tuple[str, ...] = ("hand", "polygons", "parser")
 """What masks are made from: people; polygons of detected contours; the part parser."""
 CELEBAMASK_LABELS[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
 
