@@ -8,6 +8,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 
+from v3recon import outputs
 from v3recon.assets import find_assets
 from v3recon.decode import decode
 from v3recon.io.obj import read_obj
@@ -200,3 +201,26 @@ def test_devices():
     for name in ("gpu", "cuda:99", "meta"):
         with pytest.raises(ValueError, match="device"):
             resolve_device(name)
+
+
+def test_writing_gives_threads_back(aligned, crop, tmp_path, monkeypatch):
+    """Workers share the threads inside of torch and OpenCV only while they write."""
+    (face,) = aligned(crop)
+    inside = []
+
+    def fail(*_: object) -> None:
+        inside.append((torch.get_num_threads(), cv2.getNumThreads()))
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(outputs, "make_appearance", fail)
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(2)
+        cv2.setNumThreads(2)
+        with pytest.raises(OSError, match="disk is full"):
+            outputs.write_face(tmp_path, "face", face, crop, outputs.OutputChoice())
+        assert inside == [(1, 1)]
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, 2)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])

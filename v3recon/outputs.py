@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -117,7 +119,7 @@ def write_face(
         rasterizer: see `render.rasterize.rasterize`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(_WRITERS) as pool:
+    with _threads_shared(_WRITERS), ThreadPoolExecutor(_WRITERS) as pool:
         jobs: list[Future[None]] = []
 
         def start(job: Callable[..., None], *arguments: Any, **options: Any) -> None:
@@ -239,6 +241,23 @@ def draw_sheet(
         part_bits=bits if choice.seg else None,
     )
     return contact_sheet(panels)
+
+
+@contextmanager
+def _threads_shared(workers: int) -> Iterator[None]:
+    """Divide the threads of torch and OpenCV among workers that call them at the same time.
+
+    Else each worker waits in every small operation for helpers that the other worker keeps from
+    running.
+    """
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        torch.set_num_threads(max(1, before[0] // workers))
+        cv2.setNumThreads(max(1, before[1] // workers))
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

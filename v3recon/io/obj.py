@@ -14,10 +14,11 @@ from v3recon.compiled import compiled
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.images import write_png
 
-_DECIMALS = 6  # of a decimetre: 0.1 micrometre, as float32 holds
+_DECIMALS = 6  # an even number; of a decimetre: 0.1 micrometre, as float32 holds
 _MAX_ABS = 1e9  # so that value * 10**_DECIMALS stays an exact int64
 _FLOAT_WIDTH = 19  # space, sign, 10 digits, point, 6 decimals
 _INT_WIDTH = 11
+_PAIRS = np.frombuffer(b"".join(b"%02d" % pair for pair in range(100)), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,19 @@ def _put_int(buffer: np.ndarray, at: int, value: np.uint32, digits: int) -> int:
 
 
 @compiled()
+def _put_decimals(buffer: np.ndarray, at: int, value: np.uint32) -> int:
+    """Write a number below 10**_DECIMALS with all its digits, two at a time."""
+    hundred = np.uint32(100)
+    for position in range(at + _DECIMALS - 2, at - 1, -2):
+        rest = np.uint32(value // hundred)
+        pair = np.uint32(2) * (value - rest * hundred)
+        buffer[position] = _PAIRS[pair]
+        buffer[position + 1] = _PAIRS[pair + np.uint32(1)]
+        value = rest
+    return at + _DECIMALS
+
+
+@compiled()
 def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> int:
     one = np.uint64(10**_DECIMALS)
     at = 0
@@ -232,7 +246,7 @@ def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> 
             whole = np.uint64(value // one)
             at = _put_int(buffer, at, np.uint32(whole), 1)
             buffer[at] = 46
-            at = _put_int(buffer, at + 1, np.uint32(value - whole * one), _DECIMALS)
+            at = _put_decimals(buffer, at + 1, np.uint32(value - whole * one))
         buffer[at] = 10
         at += 1
     return at
