@@ -28,7 +28,6 @@ from torch import Tensor
 
 from v3recon.data.part_targets import (
     cut_forehead,
-    labels_from_celebamask,
     occluders_from_celebamask,
     part_masks,
     part_target_statistics,
@@ -37,6 +36,7 @@ from v3recon.data.part_targets import (
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid, farthest_point_sampling
 from v3recon.geometry.rotation import euler_to_matrix

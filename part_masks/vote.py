@@ -19,6 +19,7 @@ from part_masks.labels import write_labels
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface import part_votes
 from v3recon.fitting.photoface.detections import detect_photos
@@ -256,7 +257,7 @@ def _readable(
             tally.skipped["with a mask of another size"] += 1
             continue
         try:
-            labels = part_votes.labels_of_mask(mask)
+            labels = labels_from_celebamask(mask)
         except ValueError:
             tally.skipped["with unknown classes in the mask"] += 1
             continue

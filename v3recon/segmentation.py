@@ -143,6 +143,21 @@ def unpack_part_bits(bits: Tensor) -> Tensor:
     return masks
 
 
+def part_overlaps(labels: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of each part, [B, 8]; NaN where the target lacks the part.
+
+    Args:
+        labels: [B, H, W] predicted labels 0…8.
+        target: [B, H, W] true labels 0…8.
+    """
+    assert labels.shape == target.shape and labels.ndim == 3, (labels.shape, target.shape)
+    numbers = torch.arange(1, len(PART_NAMES) + 1, device=labels.device)[None, :, None, None]
+    one, other = labels[:, None] == numbers, target[:, None] == numbers
+    union = (one | other).sum((2, 3))
+    overlap = (one & other).sum((2, 3)) / union
+    return torch.where(other.any(3).any(2), overlap, torch.nan)
+
+
 def colorize_labels(labels: Tensor) -> Tensor:
     """Pictures of label maps.
 

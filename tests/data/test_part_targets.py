@@ -7,12 +7,12 @@ from PIL import Image
 
 from v3recon.data.part_targets import (
     cut_forehead,
-    labels_from_celebamask,
     occluders_from_celebamask,
     part_masks,
     part_target_statistics,
     repair_sides,
 )
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.geometry.point_sets import anchor_grid
 
 
@@ -45,8 +45,9 @@ def test_labels_are_the_persons_own_sides():
     expected = [0, 8, 5, 0, 2, 1, 4, 3, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0]
     assert labels_from_celebamask(classes).tolist() == [expected]
     assert np.flatnonzero(occluders_from_celebamask(classes)).tolist() == [3, 13, 14]
-    with pytest.raises(ValueError, match="0…18"):
-        labels_from_celebamask(np.array([[19]]))
+    for unknown in (19, -1):
+        with pytest.raises(ValueError, match="0…18"):
+            labels_from_celebamask(np.array([[unknown]]))
     with pytest.raises(ValueError, match=r"\[H, W\]"):
         labels_from_celebamask(np.zeros((2, 2, 3), int))
 
@@ -63,6 +64,9 @@ def test_reversed_sides_are_repaired(turns):
     assert (repair_sides(bad) == good).all() and (bad != good).sum() == 2
     alone = np.where(bad == 1, 0, bad)
     assert repair_sides(alone) is alone
+    both = np.array([0, 2, 1, 4, 3, 5], np.uint8)
+    one_eye = np.where(good == 1, 0, good)
+    assert (repair_sides(both[one_eye]) == one_eye).all(), "as the brows"
 
 
 @pytest.mark.needs_shared

@@ -13,14 +13,13 @@ from v3recon.data.part_targets import CELEBAMASK_TO_PART
 from v3recon.evaluation.cli import main
 from v3recon.evaluation.parts import (
     labels_of_face,
-    part_overlaps,
     place_of_mask,
     read_classes,
-    repair_sides,
 )
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.images import read_image
 from v3recon.pipeline import FaceReconstructor, Reconstruction
+from v3recon.segmentation import part_overlaps
 
 CLASS_OF_LABEL = np.zeros(9, np.uint8)
 for class_number, part in CELEBAMASK_TO_PART.items():
@@ -75,20 +74,6 @@ def test_batch_equals_ones(generator):
     target = torch.randint(0, 9, (3, 20, 20), generator=generator)
     one_by_one = torch.cat([part_overlaps(labels[i : i + 1], target[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(part_overlaps(labels, target), one_by_one)
-
-
-def test_sides_are_repaired_only_where_exchanged():
-    labels = np.zeros((20, 40), np.uint8)
-    labels[8:10, 5:12], labels[8:10, 28:35] = 1, 2  # the person's right is the viewer's left
-    labels[4:6, 5:12], labels[4:6, 28:35] = 3, 4
-    labels[12:16, 18:22] = 5
-    assert repair_sides(labels) == (pytest.approx(labels), False)
-    exchanged = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], np.uint8)[labels]
-    repaired, was_exchanged = repair_sides(exchanged)
-    assert was_exchanged
-    np.testing.assert_array_equal(repaired, labels)
-    one_eye = np.where(labels == 1, 2, 0).astype(np.uint8)  # a profile: cannot be told
-    assert not repair_sides(one_eye)[1]
 
 
 def test_place_of_mask_is_the_face_without_forehead():

@@ -20,19 +20,6 @@ def grid(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return vertices, faces, np.fliplr(ids).reshape(-1)
 
 
-def test_classes_become_the_persons_own_sides() -> None:
-    mask = np.arange(19, dtype=np.uint8)[None]
-    labels = part_votes.labels_of_mask(mask)[0]
-    assert labels[[5, 4, 7, 6, 2, 11, 12, 1]].tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert (labels[[0, 3, 8, 9, 10, 13, 14, 15, 16, 17, 18]] == 0).all()
-
-
-@pytest.mark.parametrize("mask", [np.full((2, 2), 19), np.full((2, 2), -1), np.zeros((2, 2, 3))])
-def test_other_masks_are_refused(mask: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="mask"):
-        part_votes.labels_of_mask(mask)
-
-
 def test_sides_are_exchanged_only_where_they_contradict_the_face() -> None:
     labels = np.zeros((10, 20), np.uint8)
     labels[4:6, 2:6], labels[4:6, 14:18] = 1, 2  # right eye on the viewer's left

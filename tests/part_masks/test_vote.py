@@ -16,13 +16,13 @@ from part_masks import vote
 from part_masks.labels import read_labels
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.fitting.photoface import part_votes
+from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
 from v3recon.geometry.camera import Camera
 from v3recon.segmentation import segment_visible
 from v3recon.types import FaceCoeffs
 
 SIZE = 224
-LABEL_TO_CLASS = {label: number for number, label in part_votes.CLASS_TO_LABEL.items()}
+LABEL_TO_CLASS = {label: number for number, label in CELEBAMASK_TO_LABEL.items()}
 
 
 @pytest.fixture(scope="module")

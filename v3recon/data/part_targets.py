@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
+from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
 
 CELEBAMASK_TO_PART = {n: PART_NAMES[label - 1] for n, label in CELEBAMASK_TO_LABEL.items()}
@@ -47,37 +47,13 @@ class PartTargets:
     present: np.ndarray
 
 
-def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
-    """Part labels 0 … 8 of a CelebAMask-HQ class map; ears, neck, hair and the rest become 0.
-
-    Some masks have left and right reversed; see `repair_sides`.
-
-    Args:
-        classes: [H, W] integers 0 … 18.
-
-    Returns:
-        [H, W] uint8, 0 none, p + 1 = PART_NAMES[p].
-
-    Raises:
-        ValueError: for a map of another shape or with unknown classes.
-    """
-    if classes.ndim != 2:
-        raise ValueError(f"a class map is [H, W], got {classes.shape}")
-    if classes.size and (classes.min() < 0 or classes.max() >= CELEBAMASK_CLASSES):
-        raise ValueError(
-            f"class map holds values {classes.min()}…{classes.max()}, CelebAMask-HQ has 0…18"
-        )
-    table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
-    table[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
-    return table[classes]
-
-
 def repair_sides(labels: np.ndarray) -> np.ndarray:
     """Give eyes and brows back to the person's own side where a mask has them reversed.
 
     About 7 % of the hand-made masks of CelebAMask-HQ (60 of 871 with two eyes) name the eye and
     the brow on the image's left the person's left ones; such a mask pulls a face inside out. Up is
-    told by nose and lips, so rolled heads are judged rightly; a pair with one side missing stays.
+    told by nose and lips, so rolled heads are judged rightly. A pair with one side missing follows
+    the other pair, or stays.
 
     Args:
         labels: [H, W] part labels 0 … 8.
@@ -87,16 +63,24 @@ def repair_sides(labels: np.ndarray) -> np.ndarray:
     """
     table = np.arange(256, dtype=np.uint8)
     lower = _center(np.isin(labels, LOWER_LABELS))
-    for right, left in (EYE_LABELS, BROW_LABELS):
-        here, there = _center(labels == right), _center(labels == left)
-        if here is None or there is None:
-            continue
-        down = np.array([0.0, 1.0]) if lower is None else lower - (here + there) / 2
-        if (here - there) @ np.array([-down[1], down[0]]) < 0:  # toward the viewer's left
+    verdicts = [_reversed(labels, lower, *pair) for pair in (EYE_LABELS, BROW_LABELS)]
+    for (right, left), own, other in zip(
+        (EYE_LABELS, BROW_LABELS), verdicts, verdicts[::-1], strict=True
+    ):
+        if other if own is None else own:
             table[[right, left]] = [left, right]
     if (table == np.arange(256)).all():
         return labels
     return table[labels].astype(labels.dtype)
+
+
+def _reversed(labels: np.ndarray, lower: np.ndarray | None, right: int, left: int) -> bool | None:
+    """Whether a pair lies on the wrong sides; None where one of it is missing."""
+    here, there = _center(labels == right), _center(labels == left)
+    if here is None or there is None:
+        return None
+    down = np.array([0.0, 1.0]) if lower is None else lower - (here + there) / 2
+    return bool((here - there) @ np.array([-down[1], down[0]]) < 0)  # toward the viewer's left
 
 
 def _center(mask: np.ndarray) -> np.ndarray | None:

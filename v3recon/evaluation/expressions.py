@@ -23,16 +23,13 @@ from tqdm import tqdm
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.image_folder import list_photos, read_pts
 from v3recon.data.mesh_detection import stored_detector
-from v3recon.data.part_targets import labels_from_celebamask
+from v3recon.data.part_targets import repair_sides
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.parts import (
     PART_GROUPS,
-    exchange_sides,
     labels_of_face,
-    part_overlaps,
     place_of_mask,
     read_classes,
-    repair_sides,
 )
 from v3recon.evaluation.predict import (
     Case,
@@ -54,8 +51,10 @@ from v3recon.evaluation.report import (
 )
 from v3recon.face_models.bfm import five_points
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.io.images import read_image
 from v3recon.pipeline import FaceReconstructor, Reconstruction
+from v3recon.segmentation import part_overlaps
 from v3recon.visualize import Panel
 
 APERTURES = ("right eye", "left eye", "mouth")
@@ -264,17 +263,18 @@ def _masked(name: str, photo: Path, mask: Path) -> Face:
     labels = labels_from_celebamask(classes)
     if not (labels > 0).any():
         raise ValueError("mask holds no face part")
-    labels, swapped = repair_sides(labels)
+    repaired = repair_sides(labels)
+    swapped = ((repaired == 1) != (labels == 1)).any()
+    labels = repaired
     openings = openings_of_labels(labels)
     for label, (eye, brow) in _EYE_PARTS.items():
         seen = (classes == brow).sum() >= _LEAST_BROW and not (classes == _GLASSES).any()
         if not (classes == eye).any() and not seen:
-            # An exchanged mask names the other side.
+            # A reversed mask names the other side.
             openings[(3 - label if swapped else label) - 1] = math.nan
 
     def read() -> np.ndarray:
-        again = labels_from_celebamask(read_classes(mask))
-        return exchange_sides(again) if swapped else again
+        return repair_sides(labels_from_celebamask(read_classes(mask)))
 
     place = place_of_mask(labels)
     return Face(name, "masks", photo, place, torch.from_numpy(openings), mask=read)

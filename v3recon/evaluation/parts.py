@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from v3recon.data.part_targets import cut_forehead, labels_from_celebamask
+from v3recon.data.part_targets import cut_forehead, repair_sides
 from v3recon.evaluation.options import PartOptions
 from v3recon.evaluation.predict import (
     Case,
@@ -28,10 +28,10 @@ from v3recon.evaluation.predict import (
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import MIRROR_LABELS
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.io.images import list_photos, read_image
 from v3recon.pipeline import Reconstruction
-from v3recon.segmentation import segment_visible
+from v3recon.segmentation import part_overlaps, segment_visible
 from v3recon.visualize import Panel
 
 SKIN = PART_NAMES.index("skin")
@@ -61,7 +61,7 @@ class Masked:
         photo: the file.
         mask: the file of its classes.
         place: where the mask says that the face is.
-        swapped: whether left and right are exchanged in it and must be put right.
+        swapped: whether left and right are reversed in it and must be put right.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Masked:
     def labels(self) -> np.ndarray:
         """Part labels [H, W] uint8, 0…8, of the mask's own size; read anew each time."""
         labels = labels_from_celebamask(read_classes(self.mask))
-        return exchange_sides(labels) if self.swapped else labels
+        return repair_sides(labels) if self.swapped else labels
 
 
 @dataclass
@@ -115,21 +115,6 @@ def evaluate_parts(options: PartOptions) -> tuple[Report, WorstCases]:
     return report, worst
 
 
-def part_overlaps(labels: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of each part, [B, 8]; NaN where the target lacks the part.
-
-    Args:
-        labels: [B, H, W] predicted labels 0…8.
-        target: [B, H, W] hand-made labels 0…8.
-    """
-    assert labels.shape == target.shape and labels.ndim == 3, (labels.shape, target.shape)
-    numbers = torch.arange(1, len(PART_NAMES) + 1, device=labels.device)[None, :, None, None]
-    one, other = labels[:, None] == numbers, target[:, None] == numbers
-    union = (one | other).sum((2, 3))
-    overlap = (one & other).sum((2, 3)) / union
-    return torch.where(other.any(3).any(2), overlap, torch.nan)
-
-
 def labels_of_face(face: Reconstruction, size: tuple[int, int]) -> Tensor:
     """Visible parts [H, W] of a face on a map of another size that shows the whole photo.
 
@@ -145,31 +130,6 @@ def labels_of_face(face: Reconstruction, size: tuple[int, int]) -> Tensor:
     to_map = torch.cat([to_map[:, :2], to_map[:, 2:] + ((ratio - 1) / 2)[:, None]], 1)
     matrix = to_map[None].to(face.decoded.vertices)
     return segment_visible(face.decoded, face.model, face.camera, size, matrix)[0]
-
-
-def repair_sides(labels: np.ndarray) -> tuple[np.ndarray, bool]:
-    """Exchange the sides of eyes and brows where they lie on each other's side.
-
-    The person's right is the viewer's left. About one CelebAMask photo in fourteen is a mirror
-    image whose mask kept its old sides.
-
-    Args:
-        labels: [H, W] 0…8.
-
-    Returns:
-        The labels put right, and whether they were exchanged.
-    """
-    votes = 0
-    for right in (1, 3):
-        columns = [np.nonzero(labels == one)[1] for one in (right, right + 1)]
-        if all(len(one) for one in columns):
-            votes += 1 if columns[0].mean() > columns[1].mean() else -1
-    return (exchange_sides(labels), True) if votes > 0 else (labels, False)
-
-
-def exchange_sides(labels: np.ndarray) -> np.ndarray:
-    """The labels [H, W] with left and right of eyes and brows exchanged."""
-    return np.array(MIRROR_LABELS, labels.dtype)[labels]
 
 
 def place_of_mask(labels: np.ndarray) -> FacePlace:
@@ -237,7 +197,8 @@ def _read_masks(options: PartOptions, report: Report) -> list[Masked]:
             continue
         swapped = False
         if options.sides == "repair":
-            labels, swapped = repair_sides(labels)
+            repaired = repair_sides(labels)
+            labels, swapped = repaired, repaired is not labels
         items.append(Masked(name, photo, mask, place_of_mask(labels), swapped))
     if not items:
         raise ValueError(f"no photo of {options.images} has a usable mask in {options.masks}")

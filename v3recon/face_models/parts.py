@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,32 @@ def part_masks(model: LinearFaceModel) -> PartMasks:
     labels = model.part_labels.to(torch.uint8)
     vertices = tuple((labels == part + 1).nonzero()[:, 0] for part in range(len(PART_NAMES)))
     return PartMasks(PART_NAMES, PART_COLORS, labels, vertices, model.part_faces)
+
+
+def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
+    """Part labels 0 … 8 of a CelebAMask-HQ class map; ears, neck, hair and the rest become 0.
+
+    Some masks have left and right reversed; see `data.part_targets.repair_sides`.
+
+    Args:
+        classes: [H, W] integers 0 … 18.
+
+    Returns:
+        [H, W] uint8, 0 none, p + 1 = PART_NAMES[p].
+
+    Raises:
+        ValueError: for a map of another shape or with unknown classes.
+    """
+    if classes.ndim != 2:
+        raise ValueError(f"a mask of classes is [H, W], got {classes.shape}")
+    if classes.size and (classes.min() < 0 or classes.max() >= CELEBAMASK_CLASSES):
+        raise ValueError(
+            f"the mask holds classes {classes.min()}…{classes.max()}, CelebAMask-HQ has "
+            f"0…{CELEBAMASK_CLASSES - 1}"
+        )
+    table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
+    table[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
+    return table[classes]
 
 
 def faces_of_labels(labels: Tensor, faces: Tensor) -> tuple[Tensor, ...]:

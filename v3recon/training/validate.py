@@ -25,7 +25,7 @@ from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.networks.regressor import Regressor
-from v3recon.segmentation import segment_visible
+from v3recon.segmentation import part_overlaps, segment_visible
 from v3recon.types import FaceCoeffs
 
 INNER = slice(17, 68)
@@ -126,17 +126,6 @@ def landmark_nme(points: Tensor, batch: TrainingBatch) -> Tensor:
     extent = target.amax(1) - target.amin(1)
     error = (points - target).norm(dim=-1) / extent.prod(1).sqrt()[:, None]
     return torch.where(complete[:, None], error, torch.nan)
-
-
-def part_overlaps(labels: Tensor, target: Tensor) -> Tensor:
-    """IoU [B, 8] of label maps [B, H, W]; NaN where the target lacks the part."""
-    result = []
-    for label in range(1, 9):
-        one, other = labels == label, target == label
-        union = (one | other).flatten(1).sum(1)
-        overlap = (one & other).flatten(1).sum(1) / union
-        result.append(torch.where(other.flatten(1).any(1), overlap, torch.nan))
-    return torch.stack(result, 1)
 
 
 def _profile_nme(points: Tensor, batch: TrainingBatch) -> Tensor:

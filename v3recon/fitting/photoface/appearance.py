@@ -12,6 +12,7 @@ from PIL import Image
 from scipy import sparse
 from tqdm import tqdm
 
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.photoface import albedo, albedo_samples, landmark_sets, part_votes, topology
 from v3recon.fitting.photoface.uv import unwrap
 from v3recon.geometry.mesh import vertex_faces_of
@@ -229,7 +230,7 @@ def _read_labels(face: TrainingFace) -> np.ndarray | None:
     """Part labels of a face's mask with the sides put right; None if it cannot be used."""
     try:
         with Image.open(str(face.mask), formats=("PNG",)) as image:
-            labels = part_votes.labels_of_mask(np.array(image))
+            labels = labels_from_celebamask(np.array(image))
     except (OSError, ValueError, SyntaxError):
         return None
     corners = face.points[:, :2]

@@ -18,7 +18,6 @@ from torch import Tensor
 from v3recon.decode import decode
 from v3recon.face_models import parts
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.parts import CELEBAMASK_CLASSES, CELEBAMASK_TO_LABEL
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.similarity import apply_affine_2d
 from v3recon.render.rasterize import rasterize
@@ -28,35 +27,10 @@ from v3recon.types import FaceCoeffs, Fragments
 
 LABEL_COUNT = len(PART_NAMES) + 1
 SKIN = PART_NAMES.index("skin") + 1
-MASK_CLASSES = CELEBAMASK_CLASSES
-CLASS_TO_LABEL = CELEBAMASK_TO_LABEL
 MIRROR_LABELS = np.array(parts.MIRROR_LABELS)
 _SIDED = ((1, -1), (2, 1), (3, -1), (4, 1))  # label, its side along right eye -> left eye
 _MIN_VOTES = 5
 _FAR = 10.0  # times the depth of the face
-
-
-def labels_of_mask(mask: np.ndarray) -> np.ndarray:
-    """Part labels of a CelebAMask-HQ class map.
-
-    Args:
-        mask: [H, W] integer, classes 0…18.
-
-    Returns:
-        [H, W] uint8, 0 none, 1…8 = PART_NAMES.
-
-    Raises:
-        ValueError: for another shape or an unknown class.
-    """
-    if mask.ndim != 2:
-        raise ValueError(f"a mask holds one class a pixel, this one has shape {mask.shape}")
-    if mask.size and (mask.min() < 0 or mask.max() >= MASK_CLASSES):
-        raise ValueError(
-            f"mask classes {mask.min()}…{mask.max()}; CelebAMask-HQ has 0…{MASK_CLASSES - 1}"
-        )
-    table = np.zeros(MASK_CLASSES, np.uint8)
-    table[list(CLASS_TO_LABEL)] = list(CLASS_TO_LABEL.values())
-    return table[mask]
 
 
 def repair_sides(
