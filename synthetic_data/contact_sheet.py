@@ -12,8 +12,8 @@ from PIL import Image
 from synthetic_data.generate import RunOptions
 from synthetic_data.manifest import WRITTEN
 from synthetic_data.source_face import cut_canvas
-from v3recon.data.image_folder import CELEBAMASK_LABELS, read_pts
-from v3recon.face_models.parts import LABEL_COLORS
+from v3recon.data.image_folder import read_pts
+from v3recon.face_models.parts import LABEL_COLORS, labels_from_celebamask
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.images import read_image
 
@@ -56,7 +56,7 @@ def write_contact_sheet(options: RunOptions, records: list[dict[str, Any]]) -> N
 
 def _draw_labels(out: Path, record: dict[str, Any], picture: np.ndarray) -> np.ndarray:
     with Image.open(out / record["mask"]) as mask:
-        parts = CELEBAMASK_LABELS[np.asarray(mask, np.uint8)]
+        parts = labels_from_celebamask(np.asarray(mask, np.uint8))
     tint = np.array(LABEL_COLORS, np.uint8)[parts]
     mixed = np.where(parts[..., None] > 0, 0.6 * picture + 0.4 * tint, picture).astype(np.uint8)
     scale = CELL / picture.shape[0]

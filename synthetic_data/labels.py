@@ -15,7 +15,6 @@ from synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
 from synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
 from synthetic_data.warp import closed_line, eye_outline, lid_outline, smooth_curve
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
-from v3recon.data.image_folder import CELEBAMASK_LABELS
 from v3recon.data.profiling import affine_map, sample_labels
 from v3recon.face_models.landmarks import (
     march_contour,
@@ -23,6 +22,7 @@ from v3recon.face_models.landmarks import (
     marched_landmarks_106,
 )
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.rasterize import rasterize
 from v3recon.types import Decoded, FaceCoeffs
@@ -195,7 +195,7 @@ def _warp_labels(
     if edited is not None:
         _redraw(moved, edited)
     parts = sample_labels(
-        CELEBAMASK_LABELS[np.asarray(moved, np.uint8)], affine_map(np.eye(2, 3), side)
+        labels_from_celebamask(np.asarray(moved, np.uint8)), affine_map(np.eye(2, 3), side)
     )
     return parts, sample_labels(moved, affine_map(np.eye(2, 3), side))
 

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from v3recon.data.augment import Placement, crop_matrix
 from v3recon.data.face_mesh import estimate_pose, load_face_mesh
-from v3recon.data.image_folder import CELEBAMASK_LABELS
 from v3recon.data.regions import polygon_labels, repair_sides
 from v3recon.decode import decode
 from v3recon.detection.crop import crop_image
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera
 from v3recon.types import Decoded, FaceCoeffs
@@ -137,7 +137,7 @@ def make_source_face(
         cut_classes = None
     else:
         cut_classes = cv2.warpAffine(classes, to_canvas, (side, side), flags=cv2.INTER_NEAREST)
-        parts = CELEBAMASK_LABELS[np.asarray(cut_classes, np.uint8)]
+        parts = labels_from_celebamask(np.asarray(cut_classes, np.uint8))
         labels = repair_sides(parts, points)
         if (labels != parts).any():
             cut_classes = _exchange_sides(np.asarray(cut_classes, np.uint8))

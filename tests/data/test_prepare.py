@@ -8,7 +8,6 @@ from PIL import Image
 from v3recon.data import prepare, regions
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.image_folder import (
-    CELEBAMASK_LABELS,
     list_photos,
     read_part_mask,
     read_pts,
@@ -17,6 +16,7 @@ from v3recon.data.mesh_detection import command_detector, stored_detector
 from v3recon.data.samples import LABELS_PSEUDO, AugmentSettings, TrainingDataset
 from v3recon.data.shards import BrokenShardError, PreparedSet, open_shard
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import labels_from_celebamask
 
 MESH = load_face_mesh()
 SIZE = 200
@@ -189,9 +189,10 @@ def test_prepare_mask_without_parts_is_skipped(folder):
 def test_celebamask_classes_are_the_persons_own_sides():
     names = {4: "left_eye", 5: "right_eye", 6: "left_eyebrow", 7: "right_eyebrow"}
     names |= {2: "nose", 11: "up_lip", 12: "down_lip", 1: "skin"}
+    labels = labels_from_celebamask(np.arange(19, dtype=np.uint8)[None])[0]
     for number in range(19):
         expected = PART_NAMES.index(names[number]) + 1 if number in names else 0
-        assert CELEBAMASK_LABELS[number] == expected
+        assert labels[number] == expected
 
 
 def test_palette_masks_give_indices(tmp_path):

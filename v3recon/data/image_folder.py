@@ -10,16 +10,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from v3recon.data.part_targets import repair_sides
-from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
+from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.io.images import PHOTO_SUFFIXES
 
-CELEBAMASK_LABELS = np.zeros(256, np.uint8)
-"""Our part label (0 none, 1…8 = PART_NAMES) of each CelebAMask-HQ class; glasses, ears, inner
-mouth, hair and everything else are 0. Classes 4 and 6 lie on the image's right, the person's
-left."""
 MASK_ORIGINS: tuple[str, ...] = ("hand", "polygons", "parser")
 """What masks are made from: people; polygons of detected contours; the part parser."""
-CELEBAMASK_LABELS[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
 
 
 @dataclass(frozen=True)
@@ -143,7 +138,10 @@ def read_part_mask(path: Path) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as a PNG ({error})") from error
     if classes is None:
         raise ValueError(f"{path} is not a palette or single-channel PNG")
-    labels = repair_sides(CELEBAMASK_LABELS[classes])
+    try:
+        labels = repair_sides(labels_from_celebamask(classes))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if not labels.any():
         raise ValueError(f"{path} holds no face part (classes {np.unique(classes).tolist()})")
     return labels
