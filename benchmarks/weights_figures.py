@@ -57,7 +57,7 @@ def column(picture: np.ndarray, face: Reconstruction | None) -> np.ndarray:
         return np.concatenate([picture] * 3)
     size = picture.shape[:2]
     labels = segment(face).labels
-    colors = (255 * color_table().numpy()).astype(np.uint8)[labels]
+    colors = color_table().numpy()[labels]
     parts = np.where(labels[..., None] > 0, picture // 2 + colors // 2, picture)
     appearance = make_appearance(face)
     from_crop = face.crop.inverse_matrix.to(face.points_2d)[None]
