@@ -82,8 +82,8 @@ class ExpressionsConfig(CommonConfig):
     kinds: tuple[str, ...] = tuple(KINDS)
     """Kinds of edits."""
     check: Literal["auto", "regressor", "detector", "none"] = "auto"
-    """Who must read the intended expression in the picture (auto: the regressor if --weights are
-    given, else the mesh detector, else the shipped regressor)."""
+    """Who must read the intended expression in the picture (auto: the regressor; without weights
+    the mesh detector)."""
     weights: Path | None = None
     """Weights of the regressor that checks (default: the shipped ones)."""
     min_response: float = MIN_RESPONSE
@@ -213,7 +213,7 @@ def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
     """
     shipped = files("v3recon") / SHIPPED_WEIGHTS
     weights = config.weights or (Path(str(shipped)) if shipped.is_file() else None)
-    if config.check == "regressor" or (config.check == "auto" and config.weights is not None):
+    if config.check == "regressor" or (config.check == "auto" and weights is not None):
         if weights is None:
             raise ValueError("--check regressor needs --weights FILE.pth")
         return "regressor", weights
@@ -224,8 +224,6 @@ def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
         except NoMeshDetectorError:
             if config.check == "detector":
                 raise
-            if weights is not None:
-                return "regressor", weights
     return "none", None
 
 
