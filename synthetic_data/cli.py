@@ -8,7 +8,6 @@ import os
 import sys
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from synthetic_data.manifest import Job, finish, plan_jobs, read_published, writ
 from synthetic_data.mask_editing import load_generator
 from synthetic_data.poses import TurnRange
 from synthetic_data.quality import MIN_RESPONSE, detector_reader, regressor_reader
+from v3recon.assets import package_weights
 from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector, stored_detector
 from v3recon.data.part_parser import load_parser
 from v3recon.face_models.load import load_face_model
@@ -33,7 +33,6 @@ USAGE = """usage: v3recon synthesize {expressions,poses,published} [options]
   poses        turn faces further to the side (face profiling): pictures and labels
   published    index of an unpacked archive of published synthetic pictures (images only)
 """
-SHIPPED_WEIGHTS = "networks/data/photoface_mbnetv3.pth"
 
 
 @dataclass(frozen=True)
@@ -211,8 +210,7 @@ def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
     Raises:
         ValueError: if the one that was asked for is not there.
     """
-    shipped = files("v3recon") / SHIPPED_WEIGHTS
-    weights = config.weights or (Path(str(shipped)) if shipped.is_file() else None)
+    weights = config.weights or package_weights()
     if config.check == "regressor" or (config.check == "auto" and weights is not None):
         if weights is None:
             raise ValueError("--check regressor needs --weights FILE.pth")

@@ -20,7 +20,7 @@ from PIL import Image
 
 from synthetic_data.expressions import EditedFace, edit_expression
 from synthetic_data.interior import paint
-from synthetic_data.labels import Labels, make_labels
+from synthetic_data.labels import Labels, make_labels, matrix_to_picture, mesh_to_picture
 from synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_jpg, write_picture
 from synthetic_data.mask_editing import edit_mask, load_generator, run_generator
 from synthetic_data.poses import TurnRange, turn_face
@@ -144,7 +144,7 @@ class Worker:
         if not self.options.kinds:
             return [self._pose(job, face, n) for n in range(self.options.per_photo)]
         before = shrink(face.canvas)
-        points = to_small(face.points)
+        points = mesh_to_picture(face.points)
         found = None if self.reader is None else self.reader(before, points)
         states = None if found is None else measure_states(found)
         records = [
@@ -254,7 +254,7 @@ class Worker:
             decoded=face.decoded,
         )
         mask = labels.classes
-        changed = edit_mask(mask, to_small(face.points), to_small(edited.points))
+        changed = edit_mask(mask, mesh_to_picture(face.points), mesh_to_picture(edited.points))
         return run_generator(load_generator(self.options.generator), before, mask, changed)
 
     def _origins(self, face: SourceFace) -> dict[str, str]:
@@ -286,7 +286,7 @@ def parse_face(face: SourceFace, parser: PartParser) -> SourceFace:
     side = face.canvas.shape[0]
     record = FaceRecord(
         image=shrink(face.canvas),
-        points=to_small(face.points),
+        points=mesh_to_picture(face.points),
         landmarks_68=np.full((68, 3), np.nan),
         labels=None,
         labels_source=LABELS_NONE,
@@ -322,12 +322,6 @@ def shrink(canvas: np.ndarray) -> np.ndarray:
     """The picture of a canvas: averages of 2 x 2 pixels."""
     side = canvas.shape[0] // OVERSAMPLING
     return cv2.resize(canvas, (side, side), interpolation=cv2.INTER_AREA)
-
-
-def to_small(points: np.ndarray) -> np.ndarray:
-    """Points [N, 3] of a canvas in the pixels of its picture."""
-    plane = (points[:, :2] + 0.5) / OVERSAMPLING - 0.5
-    return np.concatenate([plane, points[:, 2:] / OVERSAMPLING], 1)
 
 
 def read_classes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
@@ -412,6 +406,5 @@ def _before_file(job: Job) -> str:
 
 def _cut(face: SourceFace) -> dict[str, list[list[float]]]:
     """Where the picture was cut from its photo."""
-    matrix = face.to_canvas / OVERSAMPLING
-    matrix[:, 2] += 0.5 / OVERSAMPLING - 0.5
+    matrix = matrix_to_picture(face.to_canvas)
     return {"photo_to_picture": [[round(float(v), 6) for v in row] for row in matrix]}

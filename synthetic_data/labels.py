@@ -22,13 +22,14 @@ from v3recon.face_models.landmarks import (
     marched_landmarks_106,
 )
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import labels_from_celebamask
+from v3recon.face_models.parts import CELEBAMASK_TO_LABEL, labels_from_celebamask
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.rasterize import rasterize
 from v3recon.types import Decoded, FaceCoeffs
 
 SETS = ("68", "106", "134")
-CLASS_OF_LABEL = np.array([0, 5, 4, 7, 6, 2, 11, 12, 1], np.uint8)
+CLASS_OF_LABEL = np.zeros(9, np.uint8)
+CLASS_OF_LABEL[list(CELEBAMASK_TO_LABEL.values())] = list(CELEBAMASK_TO_LABEL)
 """CelebAMask-HQ class of each part label."""
 SKIN_LABEL, SKIN_CLASS = 8, 1
 DEPTH_TOLERANCE = 0.05
@@ -108,11 +109,8 @@ def make_labels(
             moved = close_lids(moved, points, places[:, 0], side)
         landmarks[name], visible[name] = to_picture(moved), seen[ids]
     parts, classes = _warp_labels(face, source_map, edited)
-    to_small = np.array([[1 / OVERSAMPLING, 0, 0], [0, 1 / OVERSAMPLING, 0]])
-    to_small[:, 2] = 0.5 / OVERSAMPLING - 0.5
-    crop_to_picture = to_small[:, :2] @ face.crop_to_canvas
-    crop_to_picture[:, 2] += to_small[:, 2]
-    mesh = np.concatenate([to_picture(points[:, :2]), points[:, 2:] / OVERSAMPLING], 1)
+    crop_to_picture = matrix_to_picture(face.crop_to_canvas)
+    mesh = mesh_to_picture(points)
     before = landmarks["68"] if before is None else to_picture(before)
     packed = coeffs.to_tensor()[0].numpy()
     return Labels(mesh, landmarks, before, visible, parts, classes, packed, crop_to_picture)
@@ -146,6 +144,16 @@ def close_lids(
 def to_picture(points: np.ndarray) -> np.ndarray:
     """Canvas pixels [N, 2] to picture pixels."""
     return (points + 0.5) / OVERSAMPLING - 0.5
+
+
+def mesh_to_picture(points: np.ndarray) -> np.ndarray:
+    """Canvas pixels [N, 3] to picture pixels; depth is scaled like the plane."""
+    return np.concatenate([to_picture(points[:, :2]), points[:, 2:] / OVERSAMPLING], 1)
+
+
+def matrix_to_picture(to_canvas: np.ndarray) -> np.ndarray:
+    """An affine map [2, 3] to canvas pixels as one to picture pixels."""
+    return np.concatenate([to_canvas[:, :2] / OVERSAMPLING, to_picture(to_canvas[:, 2:])], 1)
 
 
 def _landmark_ids(

@@ -13,7 +13,7 @@ import torch
 from synthetic_data.expressions import EditedFace
 from synthetic_data.source_face import SourceFace
 from synthetic_data.warp import fold_share
-from v3recon.data.augment import Placement, crop_matrix
+from v3recon.data.augment import Placement, crop_matrix, resize_matrix
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
 from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
 from v3recon.detection.crop import crop_image
@@ -155,10 +155,7 @@ def regressor_reader(weights: Path, model: LinearFaceModel) -> StateReader:
     def read(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         size = regressor.input_size
         matrix = crop_matrix(points[index, :2].astype(float), Placement())
-        factor = size / 224
-        matrix = factor * matrix
-        matrix[:, 2] += 0.5 * factor - 0.5
-        crop = crop_image(picture, matrix, size)
+        crop = crop_image(picture, resize_matrix(matrix, size), size)
         image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
         with torch.inference_mode():
             coeffs = regressor(image)

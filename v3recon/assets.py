@@ -69,6 +69,12 @@ def find_assets(
     )
 
 
+def package_weights() -> Path | None:
+    """The checkpoint in the package; None if this build has none."""
+    path = Path(str(resources.files("v3recon.networks"))) / "data" / PACKAGE_WEIGHTS
+    return path if path.is_file() else None
+
+
 def _weights(folder: Path | None, weights: str | Path | None, backbone: str | None) -> Path:
     if weights is not None:
         return _existing(Path(weights), "the network's weights")
@@ -83,8 +89,8 @@ def _weights(folder: Path | None, weights: str | Path | None, backbone: str | No
             f"--backbone {backbone}: the weights in the package are of {PACKAGE_BACKBONE}; "
             "use --assets or --weights for another"
         )
-    path = Path(str(resources.files("v3recon.networks"))) / "data" / PACKAGE_WEIGHTS
-    if not path.is_file():
+    path = package_weights()
+    if path is None:
         raise ValueError(
             "this build of the package has no weights of its own; give --assets with the "
             "official files, or --weights with a checkpoint of v3recon train"

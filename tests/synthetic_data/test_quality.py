@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 
 from synthetic_data.expressions import edit_expression
-from synthetic_data.generate import make_expression, shrink, to_small
+from synthetic_data.generate import make_expression, shrink
+from synthetic_data.labels import mesh_to_picture
 from synthetic_data.quality import MAX_SEAM, STATES, judge, measure_states, response, seam_ratio
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
 
@@ -29,7 +30,7 @@ def test_response_is_the_share_that_was_read():
 
 def test_seams_raise_the_gradient(face):
     picture = shrink(face.canvas)
-    points = to_small(face.points)[:, :2]
+    points = mesh_to_picture(face.points)[:, :2]
     assert seam_ratio(picture, picture, points, points) == 1
     cut = picture.copy()
     rows = slice(int(points[234, 1]) - 8, int(points[234, 1]) + 8)

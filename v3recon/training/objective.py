@@ -66,6 +66,7 @@ PARTS_MAX_YAW = 1.05
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 PARSED_EVERY = 3
+"""Share of photos with parsed masks that the part loss looks at: one in so many."""
 FEATURE_LABELS = (1, 2, 3, 4, 6, 7)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
@@ -275,19 +276,20 @@ def _gap_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
     face of a hundred, is not lost among them (the eye closure loss of DECA, for mouths as well).
     """
     landmarks = posed.points_2d[:, face.landmarks]
-    pairs = torch.tensor(GAP_PAIRS_68, device=landmarks.device)
-    known = batch.landmarks_weight[:, pairs].amin(-1)
-    found = landmarks[:, pairs[:, 0]] - landmarks[:, pairs[:, 1]]
-    wanted = batch.landmarks_68[:, pairs[:, 0]] - batch.landmarks_68[:, pairs[:, 1]]
-    error = ((found - wanted).abs().sum(-1) * known).mean()
+    known = batch.landmarks_weight[:, torch.tensor(GAP_PAIRS_68)].amin(-1)
+    error = (_offset_error(landmarks, batch.landmarks_68, GAP_PAIRS_68) * known).mean()
     if len(face.detector) == 0:
         return error
     points = posed.points_2d[:, face.detector]
-    pairs = torch.tensor(GAP_PAIRS, device=points.device)
-    found = points[:, pairs[:, 0]] - points[:, pairs[:, 1]]
-    wanted = batch.points[:, pairs[:, 0], :2] - batch.points[:, pairs[:, 1], :2]
     trust = _trust(batch) * batch.points_weight[:, :1]
-    return error + ((found - wanted).abs().sum(-1) * trust).mean()
+    return error + (_offset_error(points, batch.points[..., :2], GAP_PAIRS) * trust).mean()
+
+
+def _offset_error(points: Tensor, target: Tensor, pairs: tuple[tuple[int, int], ...]) -> Tensor:
+    """Absolute error [B, P] of the offsets between P pairs of points [B, N, 2]."""
+    one, other = torch.tensor(pairs, device=points.device).unbind(1)
+    error = points - target
+    return (error[:, one] - error[:, other]).abs().sum(-1)
 
 
 def _trust(batch: TrainingBatch) -> Tensor:
