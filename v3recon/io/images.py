@@ -7,21 +7,15 @@ import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.png import encode_png
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970
 """Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""
-
-# One fixed filter at the lowest level: half the time of OpenCV's own choice, and hardly larger for
-# pictures like ours. OpenCV before 4.11 cannot choose the filter.
-_PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-if hasattr(cv2, "IMWRITE_PNG_FILTER"):
-    _PNG_OPTIONS += [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP]
 
 # Only these decoders are tried, whatever the suffix: some others start external programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
@@ -104,14 +98,13 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     Args:
         path: the file; its folder exists.
         image: [H, W, 3] uint8 RGB or [H, W] uint8 grey.
+
+    Raises:
+        ValueError: if that is not what it is.
     """
-    assert image.dtype == np.uint8, image.dtype
-    stored = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    done, data = cv2.imencode(".png", stored, _PNG_OPTIONS)
-    if not done:
-        raise ValueError(f"cannot encode a picture of shape {image.shape} as PNG")
+    data = encode_png(image)
     with replace_on_success(path) as temporary:
-        temporary.write_bytes(data.tobytes())
+        temporary.write_bytes(data)
 
 
 def _walk(folder: Path) -> Iterator[Path]:
