@@ -15,7 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from synthetic_data.contact_sheet import write_contact_sheet
-from synthetic_data.expressions import KINDS
+from synthetic_data.expressions import KINDS, Closing
 from synthetic_data.generate import RunOptions, run_jobs
 from synthetic_data.manifest import Job, finish, plan_jobs, read_published, write_index
 from synthetic_data.mask_editing import load_generator
@@ -80,6 +80,13 @@ class ExpressionsConfig(CommonConfig):
 
     kinds: tuple[str, ...] = tuple(KINDS)
     """Kinds of edits."""
+    shares: tuple[float, ...] = ()
+    """A number for each kind: every photo's --per-photo kinds are drawn by these shares. Default:
+    --per-photo pictures of each kind."""
+    amount: tuple[float, float] = (1.0, 1.0)
+    """How far closing eyes close, drawn from this range: 0.5 is half, 1 closed."""
+    partial: float = 1.0
+    """Share of the pictures with closing eyes whose amount is drawn; the others are closed."""
     check: Literal["auto", "regressor", "detector", "none"] = "auto"
     """Who must read the intended expression in the picture (auto: the regressor; without weights
     the mesh detector)."""
@@ -97,6 +104,13 @@ class ExpressionsConfig(CommonConfig):
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds:
             raise ValueError(f"unknown --kinds {' '.join(unknown)}; known: {' '.join(KINDS)}")
+        Closing(self.amount, self.partial)
+        if self.shares:
+            kinds = dict.fromkeys(self.kinds)
+            if len(self.shares) != len(kinds) or min(self.shares) <= 0:
+                raise ValueError(f"--shares needs {len(kinds)} numbers above 0, one for each kind")
+            if self.per_photo > len(kinds):
+                raise ValueError(f"--per-photo is at most {len(kinds)} with --shares")
 
 
 @dataclass(frozen=True)
@@ -175,10 +189,12 @@ def make_options(config: CommonConfig) -> RunOptions:
     kinds: tuple[str, ...] = ()
     check, weights, generator, turns = "none", None, "", TurnRange()
     min_response = MIN_RESPONSE
+    shares, closing = (), Closing()
     if isinstance(config, ExpressionsConfig):
         kinds, generator = tuple(dict.fromkeys(config.kinds)), config.generator
         check, weights = choose_check(config)
         min_response = config.min_response
+        shares, closing = config.shares, Closing(config.amount, config.partial)
         if weights is not None:
             regressor_reader(weights, model)
         if generator:
@@ -201,6 +217,8 @@ def make_options(config: CommonConfig) -> RunOptions:
         generator=generator,
         turns=turns,
         part_parser=config.part_parser,
+        shares=shares,
+        closing=closing,
     )
 
 

@@ -28,6 +28,8 @@ LOWER_LOOP = (33, 7, 163, 144, 145, 153, 154, 155, 133)
 """Right eye from the outer to the inner corner; the mesh's mirror gives the left one."""
 CLOSED_OPENING = 0.1
 """Opening over width below which an eye counts as closed already."""
+MEETING = (0.6, 0.95)
+"""Where closed lids meet, share of the way from the open upper lid to the open lower one."""
 OPEN_MOUTH = 0.34
 """Gap of the lips over the mouth's width above which a mouth counts as open already."""
 
@@ -50,8 +52,34 @@ class Kind:
         return any(name in ("mouth_open", "mouth_round") for name, _, _ in self.strengths)
 
 
+@dataclass(frozen=True)
+class Closing:
+    """How far eyes close.
+
+    Attributes:
+        amount: range of the share of the open gap that closes; 1 is closed.
+        partial: share of the pictures whose amount is drawn from that range; others are closed.
+    """
+
+    amount: tuple[float, float] = (1.0, 1.0)
+    partial: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 0.2 <= self.amount[0] <= self.amount[1] <= 1:
+            raise ValueError(f"amount must be 0.2 <= LOW <= HIGH <= 1, got {self.amount}")
+        if not 0 <= self.partial <= 1:
+            raise ValueError(f"partial must be 0 to 1, got {self.partial}")
+
+    def draw(self, rng: np.random.Generator) -> float:
+        """Amount of one picture."""
+        amount = float(rng.uniform(*self.amount))
+        return amount if rng.random() < self.partial else 1.0
+
+
+CLOSED = Closing()
 KINDS = {
-    "eyes_closed": Kind(closes=("right", "left")),
+    "eyes_closed": Kind((("brows_raised", -0.4, 0.1),), ("right", "left")),
     "mouth_open": Kind((("mouth_open", 0.35, 0.85),)),
     "frown": Kind((("frown", 0.8, 1.4), ("corners_down", 0.2, 1.0))),
     "mouth_open+eyes_closed": Kind((("mouth_open", 0.35, 0.85),), ("right", "left")),
@@ -72,6 +100,8 @@ class EditedFace:
         closed: sides whose eye is closed now.
         opens_mouth: whether the jaw dropped.
         strengths: factor of each named expression.
+        amount: share of the eyes' open gap that is closed.
+        gaze: share of the upper lid's way that what shows of a half-closed eye follows down.
     """
 
     points: np.ndarray
@@ -80,6 +110,8 @@ class EditedFace:
     closed: tuple[str, ...]
     opens_mouth: bool
     strengths: dict[str, float]
+    amount: float = 1.0
+    gaze: float = 0.0
 
 
 def side_ids(ids: tuple[int, ...], side: str, mirror: np.ndarray) -> np.ndarray:
@@ -101,7 +133,12 @@ def openings(points: np.ndarray) -> dict[str, float]:
 
 
 def edit_expression(
-    face: SourceFace, name: str, model: LinearFaceModel, mirror: np.ndarray, seed: list[int]
+    face: SourceFace,
+    name: str,
+    model: LinearFaceModel,
+    mirror: np.ndarray,
+    seed: list[int],
+    closing: Closing = CLOSED,
 ) -> EditedFace:
     """Draw the strengths of a kind and move the face's points.
 
@@ -114,6 +151,7 @@ def edit_expression(
         model: PhotoFace.
         mirror: [468] mirror pairs of the mesh.
         seed: numbers that make the draw.
+        closing: how far eyes close.
 
     Raises:
         SkippedPhotoError: if the photo shows the expression already, or its mouth is covered.
@@ -133,20 +171,38 @@ def edit_expression(
     if kind.opens_mouth and looks_covered(face):
         raise SkippedPhotoError("the mouth is covered")
     strengths = {key: float(rng.uniform(low, high)) for key, low, high in kind.strengths}
+    coeffs, decoded = _express(face, strengths, model)
+    points = face.points + point_displacement(face, decoded)
+    if not closed:
+        return EditedFace(points, coeffs, decoded, closed, kind.opens_mouth, strengths)
+    amount, gaze, meeting = closing.draw(rng), float(rng.uniform(0, 0.5)), rng.uniform(*MEETING)
     for side in closed:
-        strengths[f"{side}_eye_closed"] = _closing_strength(face, side, model)
-    exp = face.coeffs.exp.clone()
-    for key, factor in strengths.items():
-        exp += factor * model.named_expressions[key].to(exp)
-    coeffs = replace(face.coeffs, exp=exp)
-    decoded = decode(coeffs, model, Camera(), face.rotation)
+        strengths[f"{side}_eye_closed"] = amount * _closing_strength(face, side, model)
+    unclosed = points
+    coeffs, decoded = _express(face, strengths, model)
     points = face.points + point_displacement(face, decoded)
     for side in closed:
         upper = side_ids(UPPER_LOOP, side, mirror)
         lower = side_ids(LOWER_LOOP, side, mirror)
-        line = 0.4 * points[upper] + 0.6 * points[lower]
-        points[upper] = points[lower] = line
-    return EditedFace(points, coeffs, decoded, closed, kind.opens_mouth, strengths)
+        line = (1 - meeting) * unclosed[upper] + meeting * unclosed[lower]
+        points[upper] = unclosed[upper] + amount * (line - unclosed[upper])
+        points[lower] = unclosed[lower] + amount * (line - unclosed[lower])
+        if amount == 1:
+            points[upper] = points[lower] = line
+    return EditedFace(
+        points, coeffs, decoded, closed, kind.opens_mouth, strengths, amount=amount, gaze=gaze
+    )
+
+
+def _express(
+    face: SourceFace, strengths: dict[str, float], model: LinearFaceModel
+) -> tuple[FaceCoeffs, Decoded]:
+    """The fit with named expressions added."""
+    exp = face.coeffs.exp.clone()
+    for key, factor in strengths.items():
+        exp += factor * model.named_expressions[key].to(exp)
+    coeffs = replace(face.coeffs, exp=exp)
+    return coeffs, decode(coeffs, model, Camera(), face.rotation)
 
 
 def point_displacement(face: SourceFace, decoded: Decoded) -> np.ndarray:

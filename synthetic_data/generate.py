@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from synthetic_data.expressions import EditedFace, edit_expression
+from synthetic_data.expressions import CLOSED, Closing, EditedFace, edit_expression
 from synthetic_data.interior import paint
 from synthetic_data.labels import Labels, make_labels, matrix_to_picture, mesh_to_picture
 from synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_jpg, write_picture
@@ -49,7 +49,7 @@ from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
 
 POSES = "poses"
-FORMAT = 2
+FORMAT = 3
 """Of the records; folders of another one are not continued."""
 
 
@@ -73,6 +73,8 @@ class RunOptions:
         generator: "module:function", or "".
         turns: yaw and pitch ranges of poses.
         part_parser: weights of the part parser for photos without a hand-made mask, or None.
+        shares: of each kind; a photo's `per_photo` kinds are drawn by them. Empty: all kinds.
+        closing: how far eyes close.
     """
 
     photos: Path
@@ -90,6 +92,8 @@ class RunOptions:
     generator: str
     turns: TurnRange
     part_parser: Path | None = None
+    shares: tuple[float, ...] = ()
+    closing: Closing = CLOSED
 
     def fingerprint(self) -> str:
         """Hash of everything that changes the pictures."""
@@ -136,25 +140,33 @@ class Worker:
 
     def make(self, job: Job) -> list[dict[str, Any]]:
         """All pictures of a photo; one record for each, or one that says why there is none."""
-        kinds = self.options.kinds or (POSES,)
+        wanted = self._wanted(job)
         try:
             face = self._source_face(job)
         except (ValueError, OSError, cv2.error) as error:
+            kinds = dict.fromkeys(kind for kind, _ in wanted)
             return [self._record(job, kind, SKIPPED, str(error)) for kind in kinds]
         if not self.options.kinds:
-            return [self._pose(job, face, n) for n in range(self.options.per_photo)]
+            return [self._pose(job, face, n) for _, n in wanted]
         before = shrink(face.canvas)
         points = mesh_to_picture(face.points)
         found = None if self.reader is None else self.reader(before, points)
         states = None if found is None else measure_states(found)
-        records = [
-            self._expression(job, face, before, states, kind, n)
-            for kind in kinds
-            for n in range(self.options.per_photo)
-        ]
+        records = [self._expression(job, face, before, states, kind, n) for kind, n in wanted]
         if any(record["status"] == WRITTEN for record in records):
             write_jpg(self.options.out / _before_file(job), before)
         return records
+
+    def _wanted(self, job: Job) -> list[tuple[str, int]]:
+        """Kind and number of a photo's pictures."""
+        options = self.options
+        kinds = options.kinds or (POSES,)
+        if options.shares:
+            rng = np.random.default_rng(_seed(options.seed, job.entry.file, "shares", 0))
+            chance = np.array(options.shares) / sum(options.shares)
+            drawn = rng.choice(len(kinds), options.per_photo, replace=False, p=chance)
+            return [(kinds[k], 0) for k in drawn]
+        return [(kind, n) for kind in kinds for n in range(options.per_photo)]
 
     def _source_face(self, job: Job) -> SourceFace:
         folder, entry = self.options.photos, job.entry
@@ -192,7 +204,9 @@ class Worker:
         name = f"{job.key}_{number}"
         seed = _seed(self.options.seed, job.entry.file, kind, number)
         try:
-            edited = edit_expression(face, kind, self.model, load_face_mesh().mirror, seed)
+            edited = edit_expression(
+                face, kind, self.model, load_face_mesh().mirror, seed, self.options.closing
+            )
             picture, labels = make_expression(face, edited, self.model, seed)
             if self.options.generator:
                 picture = self._generate(face, edited, before)
@@ -211,6 +225,7 @@ class Worker:
         details = {
             "strengths": {key: round(value, 4) for key, value in edited.strengths.items()},
             "closed": list(edited.closed),
+            "amount": round(edited.amount, 4),
             **_figures(quality),
         }
         if quality.reason:
@@ -302,7 +317,8 @@ def make_expression(
     face: SourceFace, edited: EditedFace, model: LinearFaceModel, seed: list[int]
 ) -> tuple[np.ndarray, Labels]:
     """Picture [S, S, 3] uint8 and labels of an edited face."""
-    source_map = expression_map(face.points, edited.points, edited.closed, face.canvas.shape[0])
+    size = face.canvas.shape[0]
+    source_map = expression_map(face.points, edited.points, edited.closed, size, edited.gaze)
     canvas = remap(face.canvas, source_map)
     canvas = paint(canvas, face, edited, np.random.default_rng([*seed, 1]))
     labels = make_labels(

@@ -11,9 +11,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from synthetic_data.expressions import EditedFace
+from synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, EditedFace
 from synthetic_data.source_face import CHEEKS, SourceFace
-from synthetic_data.warp import closed_line, eye_outline, grid_triangles, lid_outline, smooth_curve
+from synthetic_data.warp import (
+    eye_outline,
+    grid_triangles,
+    lid_line,
+    lid_outline,
+    slit_height,
+    smooth_curve,
+)
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.profiling import draw_sheet
 
@@ -194,7 +201,7 @@ def _paint_lid(
 ) -> None:
     """Even the stretched lid out, shade it and draw lashes; writes into `result`."""
     outline = lid_outline(edited.points, side)
-    line = closed_line(edited.points, side)
+    line = lid_line(edited.points, side, UPPER_LOOP)
     width = float(np.linalg.norm(line[-1] - line[0]))
     window, shift = _window(np.concatenate([outline, line]), 0.35 * width, result.shape[0])
     if window is None:
@@ -211,9 +218,13 @@ def _paint_lid(
     wanted = 0.45 * own + 0.55 * 0.92 * (0.6 * near + 0.4 * look.color)
     gain = np.clip(wanted / np.maximum(own, 4), 0.8, 2.2)
     even = cv2.GaussianBlur(part, (0, 0), 0.07 * width)
-    filled = (0.35 * part + 0.65 * even) * gain
+    smooth = 0.65 * edited.amount**2  # less is stretched, less is invented
+    filled = ((1 - smooth) * part + smooth * even) * (1 + edited.amount**2 * (gain - 1))
     filled += _grain(part.shape, look, rng)
     part += 0.92 * lid[..., None] * (filled - part)
+    if slit_height(edited.points, side) > 1:
+        _shade_slit(part, edited, side, width, shift, look, rng)
+    _shade_lid(part, edited, side, width, shift, look, rng)
     # Lashes: a tapered dark line at the lid's edge, a faint fringe under it.
     eye = _mask(eye_outline(face.points, side), face.canvas.shape, 0.0) > 0.5
     seen = face.canvas[eye]
@@ -223,14 +234,58 @@ def _paint_lid(
     taper = np.sqrt(np.sin(np.pi * np.clip(0.06 + 0.9 * s, 0, 1)))[:, None]
     down = np.array([-(line[-1] - line[0])[1], (line[-1] - line[0])[0]]) / width
     down = down if down[1] > 0 else -down
-    fringe = rng.uniform(0.15, 0.4)
-    for above, below, strength in ((0.024, 0.036, 0.9), (0.03, 0.1, fringe)):
+    fringe = rng.uniform(0.15, 0.5)
+    thick = rng.uniform(0.7, 1.5)
+    edge = (0.024 * thick, 0.036 * thick, rng.uniform(0.65, 0.95))
+    for above, below, strength in (edge, (0.03, 0.1 * thick, fringe)):
         strip = np.concatenate(
             [line - above * width * taper * down, (line + below * width * taper * down)[::-1]]
         )
         lashes = strength * _mask(strip - shift, part.shape, max(0.018 * width, 0.9 * look.sigma))
         part += lashes[..., None] * (dark - part)
     result[window] = np.clip(np.round(part), 0, 255).astype(np.uint8)
+
+
+def _shade_slit(
+    part: np.ndarray,
+    edited: EditedFace,
+    side: str,
+    width: float,
+    shift: np.ndarray,
+    look: SkinLook,
+    rng: np.random.Generator,
+) -> None:
+    """Darken what shows between lids, most below the upper one; writes into `part` [h, w, 3]."""
+    upper, lower = (lid_line(edited.points, side, loop) for loop in (UPPER_LOOP, LOWER_LOOP))
+    soft = max(0.015 * width, 0.6 * look.sigma)
+    darkness = rng.uniform(0.0, 0.55)
+    for below, strength in ((1.0, darkness), (0.5, 0.35)):
+        outline = np.concatenate([upper, (upper + below * (lower - upper))[::-1]])
+        shade = strength * _mask(outline - shift, part.shape, soft)
+        part *= 1 - shade[..., None]
+
+
+def _shade_lid(
+    part: np.ndarray,
+    edited: EditedFace,
+    side: str,
+    width: float,
+    shift: np.ndarray,
+    look: SkinLook,
+    rng: np.random.Generator,
+) -> None:
+    """The eyeball's bulge: light on the lid's middle, shade along its crease; into `part`."""
+    outline = lid_outline(edited.points, side)
+    count = len(outline) // 2
+    crease, line = outline[:count], outline[: count - 1 : -1]
+    soft = max(0.045 * width, 0.6 * look.sigma)
+    light = edited.amount * rng.uniform(0.0, 0.22)
+    dark = edited.amount * rng.uniform(-0.04, 0.2)
+    for low, high, strength in ((0.25, 0.65, light), (-0.1, 0.12, -dark)):
+        inner = slice(count // 6, count - count // 6)
+        top, bottom = (crease + share * (line - crease) for share in (low, high))
+        area = np.concatenate([top[inner], bottom[inner][::-1]])
+        part *= 1 + strength * _mask(area - shift, part.shape, soft)[..., None]
 
 
 def _paint_mouth(

@@ -10,10 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from synthetic_data.expressions import EYE_CORNERS, LIPS, LOWER_LOOP, UPPER_LOOP, EditedFace
+from synthetic_data.expressions import (
+    EYE_CORNERS,
+    LIPS,
+    LOWER_LOOP,
+    UPPER_LOOP,
+    EditedFace,
+    side_ids,
+)
 from synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
 from synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
-from synthetic_data.warp import closed_line, eye_outline, lid_outline, smooth_curve
+from synthetic_data.warp import eye_outline, lid_line, lid_outline, slit_height, smooth_curve
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
 from v3recon.data.profiling import affine_map, sample_labels
 from v3recon.face_models.landmarks import (
@@ -119,25 +126,25 @@ def make_labels(
 def close_lids(
     landmarks: np.ndarray, points: np.ndarray, nearest: np.ndarray, side: str
 ) -> np.ndarray:
-    """Landmarks of a closed eye's lids, its corners left out, moved onto the line of the lids.
+    """Landmarks of a closing eye's lids, its corners left out, moved onto the lids' lines.
 
     Args:
         landmarks: [L, 2].
-        points: [468, 3] mesh with the eye closed, the same pixels.
+        points: [468, 3] mesh with the eye closed or half closed, the same pixels.
         nearest: [L] detector point nearest to each landmark on the mean face.
         side: "right" or "left".
     """
-    lids = np.array(UPPER_LOOP + LOWER_LOOP)
-    lids = lids if side == "right" else load_face_mesh().mirror[lids]
-    chosen = np.isin(nearest, lids) & ~np.isin(nearest, EYE_CORNERS[side])
-    line = closed_line(points, side)
-    start, step = line[:-1], np.diff(line, axis=0)
-    offset = landmarks[chosen, None] - start
-    share = (offset * step).sum(2) / np.maximum((step**2).sum(1), 1e-9)
-    feet = start + share.clip(0, 1)[..., None] * step
-    best = np.linalg.norm(feet - landmarks[chosen, None], axis=2).argmin(1)
     result = landmarks.copy()
-    result[chosen] = feet[np.arange(len(best)), best]
+    for loop in (UPPER_LOOP, LOWER_LOOP):
+        lid = side_ids(loop, side, load_face_mesh().mirror)
+        chosen = np.isin(nearest, lid) & ~np.isin(nearest, EYE_CORNERS[side])
+        line = lid_line(points, side, loop)
+        start, step = line[:-1], np.diff(line, axis=0)
+        offset = landmarks[chosen, None] - start
+        share = (offset * step).sum(2) / np.maximum((step**2).sum(1), 1e-9)
+        feet = start + share.clip(0, 1)[..., None] * step
+        best = np.linalg.norm(feet - landmarks[chosen, None], axis=2).argmin(1)
+        result[chosen] = feet[np.arange(len(best)), best]
     return result
 
 
@@ -209,7 +216,7 @@ def _warp_labels(
 
 
 def _redraw(classes: np.ndarray, edited: EditedFace) -> None:
-    """Closed eyes are skin, an opened mouth is inner mouth; writes into `classes`."""
+    """Lids are skin, an opened mouth is inner mouth; writes into `classes`."""
     for side in edited.closed:
         eye_class = 5 if side == "right" else 4
         region = np.zeros_like(classes)
@@ -218,7 +225,12 @@ def _redraw(classes: np.ndarray, edited: EditedFace) -> None:
         _fill(region, eye_outline(edited.points, side))
         reach = max(1, round(0.12 * float(np.linalg.norm(width))))
         region = cv2.dilate(region, np.ones((2 * reach + 1,) * 2, np.uint8))
-        classes[(classes == eye_class) & (region > 0)] = SKIN_CLASS
+        eye = (classes == eye_class) & (region > 0)
+        classes[eye] = SKIN_CLASS
+        if eye.any() and slit_height(edited.points, side) > 1:
+            slit = np.zeros_like(classes)
+            _fill(slit, eye_outline(edited.points, side))
+            classes[slit > 0] = eye_class
     if edited.opens_mouth and np.linalg.norm(np.subtract(*edited.points[list(LIPS), :2])) > 2:
         region = np.zeros_like(classes)
         upper, lower = (

@@ -17,7 +17,7 @@ FOLD_LIMIT = 0.02
 """Share of the face's triangles (by area) that may turn over."""
 _CREASE = (130, 247, 30, 29, 27, 28, 56, 190, 243)
 _UNDER_BROW = (226, 113, 225, 224, 223, 222, 221, 189, 244)
-_COLUMNS, _ROWS = 41, 14
+_COLUMNS, _ROWS, _EYE_ROWS = 41, 14, 8
 LID_REACH = 0.35
 """How far above the lid's crease the stretched skin starts, share of the way to the brow."""
 LID_INSET = 0.075
@@ -45,7 +45,7 @@ def move_sheet(points: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def expression_map(
-    points: np.ndarray, moved: np.ndarray, closed: tuple[str, ...], size: int
+    points: np.ndarray, moved: np.ndarray, closed: tuple[str, ...], size: int, gaze: float = 0.0
 ) -> np.ndarray:
     """Source map of an edited face.
 
@@ -54,6 +54,7 @@ def expression_map(
         moved: [468, 3] where they go.
         closed: sides whose upper lid is drawn down over the eye.
         size: side of the canvas.
+        gaze: share of the upper lid's way that the eye below it follows, where it is not closed.
 
     Returns:
         [size, size, 2] float32 canvas x, y of the photo.
@@ -67,6 +68,9 @@ def expression_map(
         source_map,
     )
     for side in closed:
+        if slit_height(moved, side) > 0.5:
+            source, target = eye_sheet(points, moved, side, gaze)
+            draw_sheet(target, source, grid_triangles(_EYE_ROWS), source_map)
         source, target = lid_sheet(points, moved, side)
         draw_sheet(target, source, grid_triangles(), source_map)
     return source_map
@@ -115,23 +119,50 @@ def lid_sheet(points: np.ndarray, moved: np.ndarray, side: str) -> tuple[np.ndar
     return source.reshape(-1, 2).astype(np.float32), target.astype(np.float32)
 
 
-def closed_line(moved: np.ndarray, side: str) -> np.ndarray:
-    """Smooth line [N, 2] where the lids of a closed eye meet, outer to inner corner."""
-    return smooth_curve(moved[side_ids(UPPER_LOOP, side, load_face_mesh().mirror), :2])
+def eye_sheet(
+    points: np.ndarray, moved: np.ndarray, side: str, gaze: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grid of what still shows between lids: the eye stays, or looks down a little.
+
+    Returns:
+        [R * C, 2] where it comes from and [R * C, 3] where it goes, float32.
+    """
+    upper, lower = (lid_line(points, side, loop) for loop in (UPPER_LOOP, LOWER_LOOP))
+    upper_to, lower_to = (lid_line(moved, side, loop) for loop in (UPPER_LOOP, LOWER_LOOP))
+    s = np.linspace(0, 1, _COLUMNS)[:, None]
+    shift = (1 - s) * (upper_to[0] - upper[0]) + s * (upper_to[-1] - upper[-1])
+    t = np.linspace(0, 1, _EYE_ROWS)[:, None, None]
+    target = upper_to + t * (lower_to - upper_to)
+    source = target - shift - gaze * (upper_to - shift - upper)
+    # Never beyond the eye that the photo shows.
+    down = lower - upper
+    share = ((source - upper) * down).sum(2) / np.maximum((down**2).sum(1), 1e-6)
+    source = source + (share.clip(0.06, 0.97) - share)[..., None] * down
+    target = np.concatenate([target.reshape(-1, 2), np.zeros((target[..., 0].size, 1))], 1)
+    return source.reshape(-1, 2).astype(np.float32), target.astype(np.float32)
+
+
+def slit_height(moved: np.ndarray, side: str) -> float:
+    """Greatest gap between the lids, pixels."""
+    lines = [lid_line(moved, side, loop) for loop in (UPPER_LOOP, LOWER_LOOP)]
+    return float(np.linalg.norm(np.subtract(*lines), axis=1).max())
+
+
+def lid_line(points: np.ndarray, side: str, loop: tuple[int, ...]) -> np.ndarray:
+    """Smooth margin [N, 2] of a lid, outer to inner corner; lids of closed eyes share theirs."""
+    return smooth_curve(points[side_ids(loop, side, load_face_mesh().mirror), :2])
 
 
 def lid_outline(moved: np.ndarray, side: str) -> np.ndarray:
     """Closed outline [N, 2] of a closed eye's upper lid: from the crease to the closed line."""
     mirror = load_face_mesh().mirror
     crease = smooth_curve(moved[side_ids(_CREASE, side, mirror), :2])
-    return np.concatenate([crease, closed_line(moved, side)[::-1]])
+    return np.concatenate([crease, lid_line(moved, side, UPPER_LOOP)[::-1]])
 
 
 def eye_outline(points: np.ndarray, side: str) -> np.ndarray:
     """Closed outline [N, 2] of an open eye."""
-    mirror = load_face_mesh().mirror
-    upper = smooth_curve(points[side_ids(UPPER_LOOP, side, mirror), :2])
-    lower = smooth_curve(points[side_ids(LOWER_LOOP, side, mirror), :2])
+    upper, lower = (lid_line(points, side, loop) for loop in (UPPER_LOOP, LOWER_LOOP))
     return np.concatenate([upper, lower[-2:0:-1]])
 
 

@@ -41,7 +41,10 @@ def paint_photo(mesh: np.ndarray, grey: bool = False) -> np.ndarray:
 
 
 def make_face(
-    model: LinearFaceModel, grey: bool = False, classes: np.ndarray | None = None
+    model: LinearFaceModel,
+    grey: bool = False,
+    classes: np.ndarray | None = None,
+    size: int = 96,
 ) -> SourceFace:
     mesh = mean_mesh(model)
-    return make_source_face(paint_photo(mesh, grey), mesh, model, size=96, classes=classes)
+    return make_source_face(paint_photo(mesh, grey), mesh, model, size=size, classes=classes)

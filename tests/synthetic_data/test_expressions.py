@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthetic_data.expressions import KINDS, edit_expression, openings
+from synthetic_data.expressions import KINDS, Closing, edit_expression, openings
 from synthetic_data.source_face import SkippedPhotoError
 from v3recon.data.face_mesh import load_face_mesh
 
@@ -26,6 +26,33 @@ def test_lids_meet_along_the_whole_eye(face, photoface):
     points = edit_expression(face, "eyes_closed", photoface, MIRROR, [0]).points
     for upper, lower in ((160, 144), (158, 153), (387, 373), (385, 380)):
         np.testing.assert_array_equal(points[upper], points[lower])
+
+
+def test_an_amount_leaves_its_share_of_the_gap(face, photoface):
+    before = openings(face.points[:, :2])
+    for amount in (0.4, 0.8):
+        closing = Closing((amount, amount))
+        edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0], closing)
+        after = openings(edited.points[:, :2])
+        assert edited.amount == amount
+        for eye in ("right_eye", "left_eye"):
+            assert after[eye] == pytest.approx((1 - amount) * before[eye], rel=0.1)
+    # The upper lid makes most of the way.
+    moved = edited.points[:, 1] - face.points[:, 1]
+    assert moved[159] > -1.2 * moved[145] and moved[159] > 3
+
+
+def test_closed_and_half_closed_are_drawn_by_their_share():
+    rng = np.random.default_rng(0)
+    closing = Closing((0.4, 0.9), partial=0.3)
+    amounts = np.array([closing.draw(rng) for _ in range(500)])
+    assert 0.24 < (amounts < 1).mean() < 0.36
+    drawn = amounts[amounts < 1]
+    assert drawn.min() < 0.43 and 0.87 < drawn.max() < 0.9
+    assert {Closing().draw(rng) for _ in range(5)} == {1.0}
+    for amount, partial in (((0.0, 1.0), 1.0), ((0.8, 0.5), 1.0), ((0.5, 1.0), 1.5)):
+        with pytest.raises(ValueError, match="must be"):
+            Closing(amount, partial)
 
 
 def test_only_displacements_are_added(face, photoface):

@@ -68,6 +68,25 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_kinds_are_drawn_by_shares_and_eyes_close_by_amounts(photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("--kinds", "eyes_closed", "frown", "--check", "none", "--shares", "1", "1000000")
+    assert run(photos, out, *options) == 0
+    kinds = [record["kind"] for record in read_manifest(out / "manifest.jsonl")]
+    assert kinds == ["frown"] * 4
+    out = tmp_path / "both"
+    assert run(photos, out, *options, "--per-photo", "2", "--amount", "0.5", "0.6") == 0
+    written = [r for r in read_manifest(out / "manifest.jsonl") if r["status"] == "written"]
+    assert sorted(r["kind"] for r in written) == ["eyes_closed"] * 2 + ["frown"] * 2
+    amounts = [r["amount"] for r in written if r["kind"] == "eyes_closed"]
+    assert 0.5 <= min(amounts) < max(amounts) <= 0.6
+    capsys.readouterr()
+    for more in (("--shares", "1"), ("--shares", "1", "0"), ("--amount", "0.9", "0.5")):
+        assert run(photos, tmp_path / "no", *options[:4], *more) == 2
+        assert capsys.readouterr().err
+    assert run(photos, tmp_path / "no", *options, "--per-photo", "3") == 2
+
+
 def test_a_real_photo_is_read_as_intended(tmp_path):
     """The detector finds the drawn expression in the finished pictures."""
     pytest.importorskip("mediapipe")

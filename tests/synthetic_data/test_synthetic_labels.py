@@ -3,8 +3,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
+from synthetic_photo import make_face
 
-from synthetic_data.expressions import edit_expression
+from synthetic_data.expressions import Closing, edit_expression
 from synthetic_data.generate import make_expression
 from synthetic_data.labels import to_picture
 from v3recon.data.face_mesh import load_face_mesh
@@ -14,8 +16,9 @@ from v3recon.types import FaceCoeffs
 MIRROR = load_face_mesh().mirror
 
 
-def labels_of(face, kind, photoface):
-    edited = edit_expression(face, kind, photoface, MIRROR, [4])
+def labels_of(face, kind, photoface, amount=1.0):
+    closing = Closing((amount, amount))
+    edited = edit_expression(face, kind, photoface, MIRROR, [4], closing)
     return edited, make_expression(face, edited, photoface, [4])
 
 
@@ -43,6 +46,23 @@ def test_landmarks_of_closed_lids_meet_whatever_the_hand_made_points_were(face, 
         ((other, _),) = lids.items()
         upper, lower = points[lids[other]]
         assert (lower[:, 1] - upper[:, 1]).min() > 2  # the other eye stays open
+
+
+def test_half_closed_eyes_are_labelled_between_their_lids(photoface):
+    face = make_face(photoface, size=256)
+    areas, gaps = [], []
+    for amount in (0.3, 0.7):
+        edited, (_, labels) = labels_of(face, "eyes_closed", photoface, amount)
+        mesh = to_picture(edited.points[:, :2])
+        eye = labels.parts == 1
+        rows, columns = np.nonzero(eye)
+        assert abs(rows.min() - mesh[159, 1]) < 1.5 and abs(rows.max() - mesh[145, 1]) < 1.5
+        assert columns.min() > mesh[33, 0] - 1.5 and columns.max() < mesh[133, 0] + 1.5
+        points = labels.landmarks["68"]
+        areas.append(eye.sum())
+        gaps.append((points[[40, 41], 1] - points[[38, 37], 1]).mean())
+    assert 0.25 < areas[1] / areas[0] < 0.6
+    assert gaps[1] / gaps[0] == pytest.approx(3 / 7, rel=0.15)
 
 
 def test_points_before_the_edit_are_kept(face, photoface):

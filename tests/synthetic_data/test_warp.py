@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from synthetic_data.expressions import edit_expression
+from synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, Closing, edit_expression
 from synthetic_data.warp import (
-    closed_line,
     expression_map,
+    eye_sheet,
     fold_share,
+    lid_line,
     lid_sheet,
     move_sheet,
     remap,
@@ -58,7 +60,7 @@ def test_lid_takes_skin_from_above_the_eye_only(face, photoface):
         middle = source.reshape(14, 41, 2)[:, 20]
         assert (np.diff(middle[:, 1]) > -1e-4).all()
         assert middle[-1, 1] < face.points[upper, 1]
-        line = closed_line(edited.points, side)
+        line = lid_line(edited.points, side, UPPER_LOOP)
         np.testing.assert_allclose(target.reshape(14, 41, 3)[-1, :, :2], line, atol=1e-3)
 
 
@@ -72,3 +74,24 @@ def test_folds_are_found(face):
     crossed = face.points.copy()
     crossed[:, 0] = np.where(crossed[:, 1] > 110, 192 - crossed[:, 0], crossed[:, 0])
     assert fold_share(face.points, crossed) > 0.2
+
+
+@pytest.mark.parametrize("gaze", [0.0, 0.5])
+def test_what_shows_of_a_half_closed_eye_stays_or_looks_down(face, photoface, gaze):
+    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0], Closing((0.6, 0.6)))
+    source, target = eye_sheet(face.points, edited.points, "right", gaze)
+    source, target = source.reshape(8, 41, 2), target.reshape(8, 41, 3)
+    middle = target[3, 20, :2]
+    came = source[3, 20] - middle
+    lowered = edited.points[159, 1] - face.points[159, 1]
+    assert abs(came[0]) < 1.5 and came[1] == pytest.approx(-gaze * lowered, abs=1.5)
+    # It lies between the moved lids and comes from between the photo's own.
+    for loop, row in ((UPPER_LOOP, 0), (LOWER_LOOP, -1)):
+        lid = lid_line(edited.points, "right", loop)
+        np.testing.assert_allclose(target[row, :, :2], lid, atol=1e-3)
+    upper, lower = (lid_line(face.points, "right", loop) for loop in (UPPER_LOOP, LOWER_LOOP))
+    inside = (source[:, 5:-5, 1] > upper[5:-5, 1]) & (source[:, 5:-5, 1] < lower[5:-5, 1])
+    assert inside.all()
+    source_map = expression_map(face.points, edited.points, edited.closed, SIDE, gaze)
+    column, row = np.round(middle).astype(int)
+    np.testing.assert_allclose(source_map[row, column] - [column, row], came, atol=1)
