@@ -10,7 +10,7 @@ from torch import nn
 
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large, SqueezeExcite, make_divisible
-from v3recon.networks.regressor import Regressor, fuse_for_inference, widen_heads
+from v3recon.networks.regressor import Regressor, fuse_for_inference, start_from
 
 KEYS = Path(__file__).parent.parent / "golden" / "3ddfa_v3_checkpoint_keys.json"
 SIZES = (5, 4, 3)
@@ -170,7 +170,7 @@ def test_widened_heads_give_the_same_coefficients_and_can_learn(size):
     torch.manual_seed(0)
     narrow = Regressor("mbnetv3", input_size=size, rotation="6d").eval()
     wide = Regressor("mbnetv3", input_size=size, rotation="6d", pooling="spatial").eval()
-    widen_heads(wide, narrow)
+    start_from(wide, narrow)
     image = torch.rand(2, 3, size, size)
     with torch.no_grad():
         expected = narrow(image).to_tensor()

@@ -205,3 +205,32 @@ def test_a_run_draws_from_both_sets_and_widens_older_weights(prepared, tmp_path)
     )
     with pytest.raises(ValueError, match="--pooling spatial"):
         run.train(back)
+
+
+def test_corrections_alone_are_trained_on_top_of_older_weights(prepared, tmp_path):
+    old = tmp_path / "old"
+    assert run.train(tiny(prepared, old, steps=2, validate_every=2)) == 0
+    before = load_checkpoint(old / run.WEIGHTS_FILE).regressor.state_dict()
+    changes = dict(init_from=old / run.WEIGHTS_FILE, corrections=1, train_only="corrections")
+    assert run.train(tiny(prepared, tmp_path / "new", **changes)) == 0
+    loaded = load_checkpoint(tmp_path / "new" / run.WEIGHTS_FILE)
+    after = loaded.regressor.state_dict()
+    for key, value in before.items():  # weights and batch norms' statistics
+        assert torch.equal(after[key], value), key
+    assert after["aligned.steps.0.2.weight"].abs().max() > 0
+    assert loaded.description.corrections == 1
+    model = load_face_model("photoface")
+    expected = model.shape_basis_at(model.landmarks_106)[1]
+    assert torch.equal(after["aligned.basis"], expected), "not averaged, not decayed"
+    # The same weights go on with everything trained, and resume.
+    changes = dict(init_from=tmp_path / "new" / run.WEIGHTS_FILE, corrections=1)
+    assert run.train(tiny(prepared, tmp_path / "all", **changes)) == 0
+    moved = load_checkpoint(tmp_path / "all" / run.WEIGHTS_FILE).regressor.state_dict()
+    assert not torch.equal(moved["final_layers.0.weight"], after["final_layers.0.weight"])
+
+
+def test_training_corrections_that_are_not_there_is_refused(prepared, tmp_path):
+    with pytest.raises(ValueError, match="--corrections N"):
+        run.train(tiny(prepared, tmp_path, train_only="corrections"))
+    with pytest.raises(ValueError, match="train_only"):
+        tiny(prepared, tmp_path, train_only="heads")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
+from v3recon.networks.mesh_aligned import MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
 FORMAT = "v3recon-regressor"
@@ -40,6 +41,7 @@ class CheckpointDescription:
         input_size: side of the crop, pixels.
         rotation: "euler" or "6d".
         pooling: "mean" or "spatial" (see `networks.regressor`).
+        corrections: how often the estimate is corrected (see `networks.mesh_aligned`).
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
         format_version: of the file.
@@ -52,6 +54,7 @@ class CheckpointDescription:
     input_size: int
     rotation: str = "euler"
     pooling: str = "mean"
+    corrections: int = 0
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -104,6 +107,7 @@ def save_checkpoint(
         input_size=regressor.input_size,
         rotation=regressor.rotation,
         pooling=regressor.pooling,
+        corrections=regressor.corrections,
         crop_rule=dict(crop_rule),
         training=dict(training or {}),
     )
@@ -230,6 +234,8 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
         raise ValueError(f"its rotation {description.rotation!r} is not known")
     if description.pooling not in POOLINGS:
         raise ValueError(f"its pooling {description.pooling!r} is not known; update v3recon")
+    if not 0 <= description.corrections <= MAX_CORRECTIONS:
+        raise ValueError(f"its corrections must be 0…{MAX_CORRECTIONS}")
     regressor = _unfilled(description)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
@@ -267,6 +273,7 @@ def _unfilled(description: CheckpointDescription) -> Regressor:
             description.input_size,
             description.rotation,
             description.pooling,
+            description.corrections,
         )
 
     try:

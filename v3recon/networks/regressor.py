@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
+from v3recon.networks.mesh_aligned import MeshAlignedCorrections, feature_levels
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large
 from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
 
@@ -42,6 +43,8 @@ class Regressor(nn.Module):
         input_size: side of the crop it takes, pixels; it covers the 224-pixel camera frame.
         rotation: "euler" (the official one) or "6d" (no jumps; better at profile views).
         pooling: "mean" (the official one) or "spatial".
+        corrections: how often the estimate is corrected where its mesh lies in finer feature
+            maps (see `networks.mesh_aligned`); 0 in the official networks.
     """
 
     def __init__(
@@ -51,11 +54,13 @@ class Regressor(nn.Module):
         input_size: int = 224,
         rotation: str = "euler",
         pooling: str = "mean",
+        corrections: int = 0,
     ) -> None:
         """Build with random weights; see `networks.checkpoints` for loading.
 
         Raises:
-            ValueError: if the backbone, the rotation or the pooling is not known.
+            ValueError: if the backbone, the rotation or the pooling is not known, or a backbone
+                without a pyramid of feature maps is to be corrected.
         """
         super().__init__()
         if pooling not in POOLINGS:
@@ -79,6 +84,18 @@ class Regressor(nn.Module):
         if rotation == "6d":
             heads[ANGLE_HEAD].bias = nn.Parameter(torch.tensor(IDENTITY_6D))
         self.final_layers = nn.ModuleList(heads)
+        self.aligned: MeshAlignedCorrections | None = None
+        self._levels: list[int] = []
+        if corrections:
+            self._levels, widths = feature_levels(self.backbone)
+            self.aligned = MeshAlignedCorrections(
+                widths, self.sizes, ROTATIONS[rotation], corrections
+            )
+
+    @property
+    def corrections(self) -> int:
+        """How often the estimate is corrected."""
+        return 0 if self.aligned is None else len(self.aligned.steps)
 
     def features(self, image: Tensor) -> Tensor:
         """Pooled features [B, F, 1, 1] of crops [B, 3, S, S] in 0…1, S = input_size.
@@ -86,18 +103,31 @@ class Regressor(nn.Module):
         Raises:
             ValueError: if the crops have another size.
         """
+        return self._features(image)[0]
+
+    def _features(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """`features` and the maps that the corrections read."""
         if image.ndim != 4 or image.shape[1:] != (3, self.input_size, self.input_size):
             size = self.input_size
             raise ValueError(f"expected crops [B, 3, {size}, {size}], got {tuple(image.shape)}")
-        if self.pooling == "mean":
-            return self.backbone(image)[..., None, None]
-        backbone = cast(Any, self.backbone)  # forward_features and forward_head are timm's names
-        maps = backbone.forward_features(image)
-        pooled = backbone.forward_head(maps, pre_logits=True)
-        cells = interpolate(
-            self.spatial(maps), (SPATIAL_GRID, SPATIAL_GRID), mode="bilinear", align_corners=False
-        )
-        return torch.cat([pooled, cells.flatten(1)], 1)[..., None, None]
+        if self.pooling == "mean" and self.aligned is None:
+            return self.backbone(image)[..., None, None], []
+        backbone = cast(Any, self.backbone)  # the forward_... are timm's names
+        finer: list[Tensor] = []
+        if self.aligned is None:
+            last = backbone.forward_features(image)
+        else:
+            last, finer = backbone.forward_intermediates(image, indices=self._levels)
+        pooled = backbone.forward_head(last, pre_logits=True)
+        if self.pooling == "spatial":
+            cells = interpolate(
+                self.spatial(last),
+                (SPATIAL_GRID, SPATIAL_GRID),
+                mode="bilinear",
+                align_corners=False,
+            )
+            pooled = torch.cat([pooled, cells.flatten(1)], 1)
+        return pooled[..., None, None], finer
 
     def forward(self, image: Tensor) -> FaceCoeffs:
         """Coefficients of the faces.
@@ -123,14 +153,18 @@ class Regressor(nn.Module):
         return coeffs, euler_to_matrix(coeffs.angle) if rotation is None else rotation
 
     def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
-        features = self.features(image)
+        features, finer = self._features(image)
         outputs = [head(features).flatten(1) for head in self.final_layers]
         id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
+        trans = torch.cat([trans_xy, trans_z], 1)
+        if self.aligned is not None:
+            shape = torch.cat([id_coeffs, exp_coeffs], 1)
+            shape, pose, trans = self.aligned(finer, shape, pose, trans)
+            id_coeffs, exp_coeffs = shape.split(list(self.sizes[:2]), 1)
         rotation = None
         if self.rotation == "6d":
             rotation = rotation_6d_to_matrix(pose)
             pose = matrix_to_euler(rotation)
-        trans = torch.cat([trans_xy, trans_z], 1)
         return FaceCoeffs(id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans), rotation
 
 
@@ -144,14 +178,29 @@ def _spatial_reader(width: int) -> nn.Sequential:
 
 
 @torch.no_grad()
-def widen_heads(regressor: Regressor, narrow: Regressor) -> None:
-    """Start a regressor with spatial pooling from one without: the same coefficients come out.
+def start_from(regressor: Regressor, narrow: Regressor) -> None:
+    """Start a regressor from one with fewer parts: the same coefficients come out.
 
     Args:
-        regressor: pooling "spatial"; its backbone and heads are overwritten.
-        narrow: pooling "mean", the same backbone, sizes and rotation.
+        regressor: its backbone and heads are overwritten. Where it has spatial pooling or
+            corrections and the other has not, they change nothing until they are trained.
+        narrow: the same backbone, sizes and rotation, and no part that `regressor` lacks.
+
+    Raises:
+        ValueError: if `narrow` has spatial pooling or corrections that `regressor` lacks.
     """
+    if narrow.pooling == "spatial" and regressor.pooling == "mean":
+        raise ValueError("it has spatial pooling; add --pooling spatial")
+    if narrow.corrections not in (0, regressor.corrections):
+        raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
     regressor.backbone.load_state_dict(narrow.backbone.state_dict())
+    if narrow.aligned is not None and regressor.aligned is not None:
+        regressor.aligned.load_state_dict(narrow.aligned.state_dict())
+    if narrow.pooling == regressor.pooling:
+        regressor.final_layers.load_state_dict(narrow.final_layers.state_dict())
+        if narrow.pooling == "spatial":
+            regressor.spatial.load_state_dict(narrow.spatial.state_dict())
+        return
     for head, old in zip(regressor.final_layers, narrow.final_layers, strict=True):
         assert isinstance(head, nn.Conv2d) and isinstance(old, nn.Conv2d)
         assert head.bias is not None and old.bias is not None

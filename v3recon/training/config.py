@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from v3recon.io.atomic import write_text_atomic
+from v3recon.networks.mesh_aligned import MAX_CORRECTIONS
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class TrainConfig:
     """Side of the network's input, pixels."""
     pooling: str = "mean"
     """mean (as the official networks) or spatial: the heads see the last feature map as well."""
+    corrections: int = 0
+    """How often the estimate is corrected where its mesh lies in finer feature maps."""
+    train_only: str = "all"
+    """all, or corrections: the rest of the network stays as it is, which is twice as fast."""
     init_from: Path | None = None
     """Start from the weights of this checkpoint."""
     init_face_model: Path | None = None
@@ -117,6 +122,10 @@ class TrainConfig:
         """Refuse settings that cannot work."""
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
+        if self.train_only not in ("all", "corrections"):
+            raise ValueError(f"train_only must be all or corrections, not {self.train_only!r}")
+        if not 0 <= self.corrections <= MAX_CORRECTIONS:
+            raise ValueError(f"corrections must lie in 0…{MAX_CORRECTIONS}")
         if self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.networks.mesh_aligned import MeshAlignedCorrections, set_points
 from v3recon.networks.regressor import Regressor
 
 RIDGE = 1e-9
@@ -48,6 +51,9 @@ def rebase_heads(
     linear = solver @ matrix
     offset = solver @ (mean - new_mean).reshape(-1)
     _map_heads(regressor, linear, offset)
+    if regressor.aligned is not None:
+        _map_corrections(regressor.aligned, linear)
+        set_points(regressor.aligned, new)
     weight, bias = _head(regressor, ALBEDO_HEAD)
     torch.nn.init.normal_(weight, 0, 1e-3)
     torch.nn.init.zeros_(bias)
@@ -63,6 +69,15 @@ def _map_heads(regressor: Regressor, linear: Tensor, offset: Tensor) -> None:
     for (weight, bias), rows in zip(heads, (slice(0, count), slice(count, None)), strict=True):
         weight.copy_(weights[rows].reshape(weight.shape))
         bias.copy_(biases[rows])
+
+
+def _map_corrections(corrections: MeshAlignedCorrections, linear: Tensor) -> None:
+    """Corrections are differences of coefficients: c' = linear c without the offset."""
+    for step in corrections.steps:
+        last = cast(nn.Linear, cast(nn.Sequential, step)[-1])
+        count = len(linear)
+        last.weight[:count] = (linear @ last.weight[:count].double()).float()
+        last.bias[:count] = (linear @ last.bias[:count].double()).float()
 
 
 def _head(regressor: Regressor, number: int) -> tuple[Tensor, Tensor]:

@@ -51,6 +51,7 @@ def release(config: ReleaseConfig) -> None:
         recipe["input_size"],
         rotation="6d",
         pooling=recipe.get("pooling", "mean"),
+        corrections=recipe.get("corrections", 0),
     )
     regressor.load_state_dict(state.average)
     summary: dict[str, object] = {"step": state.step}

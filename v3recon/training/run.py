@@ -46,7 +46,8 @@ from v3recon.networks.checkpoints import (
     load_checkpoint,
     save_checkpoint,
 )
-from v3recon.networks.regressor import Regressor, widen_heads
+from v3recon.networks.mesh_aligned import set_points
+from v3recon.networks.regressor import Regressor, start_from
 from v3recon.training.checkpoint import RunState, load_state, save_state, update_average
 from v3recon.training.config import PRESETS, TermWeights, TrainConfig, config_to_json, save_config
 from v3recon.training.distributed import (
@@ -101,8 +102,9 @@ def weights_at(step: int, config: TrainConfig) -> TermWeights:
 
 def make_optimizer(regressor: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
     """AdamW; biases and batch-norm scales are not decayed."""
-    matrices = [p for p in regressor.parameters() if p.ndim > 1]
-    vectors = [p for p in regressor.parameters() if p.ndim <= 1]
+    trained = [p for p in regressor.parameters() if p.requires_grad]
+    matrices = [p for p in trained if p.ndim > 1]
+    vectors = [p for p in trained if p.ndim <= 1]
     return torch.optim.AdamW(
         [
             {"params": matrices, "weight_decay": config.weight_decay},
@@ -218,7 +220,7 @@ def train_step(
         FloatingPointError: if a term is not finite; its name is in the message.
     """
     count = len(batch) // config.micro_batch
-    buffers = [b for b in regressor.buffers() if b.is_floating_point()]
+    buffers = [b for name, b in regressor.named_buffers() if "running_" in name]  # batch norms
     before = [b.clone() for b in buffers]
     collected = [torch.zeros_like(b) for b in buffers]
     values: dict[str, float] = {}
@@ -262,18 +264,38 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
     """A fresh regressor, or one that starts from a checkpoint's weights."""
     torch.manual_seed(config.seed)
     regressor = Regressor(
-        config.backbone, model.sizes, config.input_size, rotation="6d", pooling=config.pooling
+        config.backbone,
+        model.sizes,
+        config.input_size,
+        rotation="6d",
+        pooling=config.pooling,
+        corrections=config.corrections,
     )
+    if regressor.aligned is not None:
+        set_points(regressor.aligned, model)
     if config.init_from is not None:
         loaded = load_checkpoint(config.init_from)
         check_transfer(config, loaded.description, model)
-        if config.pooling == loaded.regressor.pooling:
-            regressor.load_state_dict(loaded.regressor.state_dict())
-        else:
-            widen_heads(regressor, loaded.regressor)
+        try:
+            start_from(regressor, loaded.regressor)
+        except ValueError as error:
+            raise ValueError(f"{config.init_from}: {error}") from None
         if config.init_face_model is not None:
             rebase_heads(regressor, load_face_model(str(config.init_face_model)), model)
+    if config.train_only == "corrections":
+        regressor.requires_grad_(False)
+        if regressor.aligned is None:
+            raise ValueError("--train-only corrections needs --corrections N")
+        regressor.aligned.requires_grad_(True)
     return regressor
+
+
+def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
+    """Training mode, but batch norms of parts that are not trained keep their statistics."""
+    regressor.train()
+    if config.train_only == "corrections" and regressor.aligned is not None:
+        regressor.eval()
+        regressor.aligned.train()
 
 
 def check_transfer(
@@ -289,8 +311,6 @@ def check_transfer(
             f"{config.init_from} is a {description.backbone}; start it with"
             f" --backbone {description.backbone}"
         )
-    if (description.pooling, config.pooling) == ("spatial", "mean"):
-        raise ValueError(f"{config.init_from} has spatial pooling; add --pooling spatial")
     if description.rotation != "6d":
         raise ValueError(f"{config.init_from} gives Euler angles; training needs a 6d rotation")
     if config.init_face_model is None and description.face_model_hash != model.content_hash:
@@ -391,7 +411,7 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
             weights = weights_at(step, config)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, config)
-            regressor.train()
+            set_training_mode(regressor, config)
 
             def loss_of(
                 coeffs: FaceCoeffs,

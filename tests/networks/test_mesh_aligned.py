@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from synthetic_assets import tiny_face_model
+from torch import nn
+
+from v3recon.decode import decode
+from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera
+from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.networks.checkpoints import load_checkpoint, save_checkpoint
+from v3recon.networks.frozen import pack_convolutions
+from v3recon.networks.mesh_aligned import MeshAlignedCorrections, feature_levels, set_points
+from v3recon.networks.mobilenet_v3 import MobileNetV3Large
+from v3recon.networks.regressor import Regressor, fuse_for_inference, make_backbone, start_from
+from v3recon.types import FaceCoeffs
+
+SIZES = (80, 64, 80)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model("photoface")
+
+
+def corrected(model, backbone: str = "mbnetv3", seed: int = 0) -> Regressor:
+    """A random network whose corrections are not zero."""
+    torch.manual_seed(seed)
+    regressor = Regressor(backbone, model.sizes, 64, "6d", corrections=2).eval()
+    set_points(regressor.aligned, model)
+    for step in regressor.aligned.steps:
+        nn.init.normal_(step[-1].weight, 0, 2e-3)
+    return regressor
+
+
+@pytest.mark.parametrize("rotation_size", [3, 6])
+def test_features_are_read_where_the_landmarks_project(model, rotation_size):
+    """Twin: the program's own decoding."""
+    corrections = MeshAlignedCorrections((4, 4), model.sizes, rotation_size, 1)
+    set_points(corrections, model)
+    generator = torch.Generator().manual_seed(0)
+    shape = torch.randn(3, 144, generator=generator)
+    angle = 0.4 * torch.randn(3, 3, generator=generator)
+    trans = 0.2 * torch.randn(3, 3, generator=generator)
+    pose = angle if rotation_size == 3 else euler_to_matrix(angle)[:, :2].flatten(1)
+    coeffs = FaceCoeffs(
+        shape[:, :80], shape[:, 80:], torch.zeros(3, 80), angle, torch.zeros(3, 27), trans
+    )
+    expected = decode(coeffs, model, Camera()).points_2d[:, model.landmarks_106]
+    places = corrections._places(shape, pose, trans)
+    assert (((places + 1) * 224 - 1) / 2 - expected).abs().max() < 1e-3
+
+
+def test_a_map_is_read_at_the_right_pixel():
+    """One point at the world's origin is the centre of the crop; a ramp map says where it is."""
+    corrections = MeshAlignedCorrections((1,), (1, 1, 0), 3, 1)
+    size = 56
+    ramp = torch.arange(size, dtype=torch.float32).expand(1, 24, size, size)
+    corrections._fine_map = lambda maps: ramp
+    seen = []
+    corrections.steps[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs))
+    corrections([ramp[:, :1]], torch.zeros(1, 2), torch.zeros(1, 3), torch.zeros(1, 3))
+    # Pixel 112 of 224 lies at (112 + 0.5) / 4 - 0.5 of 56 cells.
+    value = seen[0][0][0, 0]
+    assert float(value) == pytest.approx((112 + 0.5) / 4 - 0.5, abs=1e-3)
+
+
+def test_fresh_corrections_change_nothing_and_learn(model):
+    torch.manual_seed(0)
+    narrow = Regressor("mbnetv3", model.sizes, 64, "6d", "spatial").eval()
+    wide = Regressor("mbnetv3", model.sizes, 64, "6d", "spatial", corrections=2).eval()
+    set_points(wide.aligned, model)
+    start_from(wide, narrow)
+    image = torch.rand(2, 3, 64, 64)
+    coeffs = wide(image)
+    assert torch.equal(coeffs.to_tensor(), narrow(image).to_tensor())
+    coeffs.exp.sum().backward()
+    for step in wide.aligned.steps:
+        assert step[-1].weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="--corrections 2"):
+        start_from(narrow, wide)
+
+
+def test_corrections_are_taken_over_with_the_rest(model):
+    old = corrected(model)
+    new = Regressor("mbnetv3", model.sizes, 64, "6d", corrections=2).eval()
+    start_from(new, old)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(new(image).to_tensor(), old(image).to_tensor())
+
+
+def test_each_correction_starts_from_the_one_before(model):
+    regressor = corrected(model)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        both = regressor(image)
+        regressor.aligned.steps = regressor.aligned.steps[:1]
+        once = regressor(image)
+        regressor.aligned.steps = regressor.aligned.steps[:0]
+        first = regressor(image)
+    for name in ("id", "exp", "angle", "trans"):
+        values = [getattr(coeffs, name) for coeffs in (first, once, both)]
+        assert not torch.allclose(values[0], values[1], atol=1e-5), name
+        assert not torch.allclose(values[1], values[2], atol=1e-5), name
+    assert torch.equal(first.alb, both.alb) and torch.equal(first.sh, both.sh)
+
+
+def test_gradients_reach_the_backbone_through_what_is_read(model):
+    regressor = corrected(model)
+    for head in regressor.final_layers:  # no way round
+        nn.init.zeros_(head.weight)
+    regressor(torch.rand(1, 3, 64, 64)).exp.sum().backward()
+    early = regressor.backbone.features[3].conv[0].weight.grad
+    late = regressor.backbone.features[12].conv[0].weight.grad
+    assert early.abs().max() > 0 and late.abs().max() > 0
+
+
+def test_the_file_keeps_corrections_and_their_points(model, tmp_path):
+    regressor = corrected(model)
+    path = tmp_path / "weights.pth"
+    save_checkpoint(path, regressor, face_model=model, crop_rule={"name": "box", "scale": 1.4})
+    loaded = load_checkpoint(path, model)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = regressor(image).to_tensor()
+        assert torch.equal(loaded.regressor(image).to_tensor(), expected)
+    assert loaded.description.corrections == 2
+    content = torch.load(path, weights_only=True)
+    content["description"] = content["description"].replace('"corrections": 2', '"corrections": -1')
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="corrections"):
+        load_checkpoint(path, model)
+
+
+def test_inference_form_gives_the_same(model):
+    regressor = corrected(model)
+    image = torch.rand(2, 3, 64, 64)
+    fused = fuse_for_inference(regressor)
+    pack_convolutions(fused)
+    with torch.no_grad():
+        expected = regressor(image).to_tensor()
+        assert torch.allclose(fused(image).to_tensor(), expected, atol=2e-4)
+
+
+def test_large_network_too(model):
+    regressor = corrected(model, "resnet50")
+    with torch.no_grad():
+        coeffs = regressor(torch.rand(1, 3, 64, 64))
+    assert coeffs.to_tensor().isfinite().all()
+
+
+def test_levels_have_the_strides_they_are_named_for():
+    network = MobileNetV3Large().eval()
+    indices, widths = feature_levels(network)
+    image = torch.rand(1, 3, 96, 64)
+    with torch.no_grad():
+        last, maps = network.forward_intermediates(image, indices)
+        assert torch.equal(last, network.forward_features(image))
+    shapes = [tuple(level.shape) for level in maps]
+    expected = [(1, w, 96 // s, 64 // s) for w, s in zip(widths, (4, 8, 16), strict=True)]
+    assert shapes == expected
+
+
+def test_backbones_without_a_pyramid_and_other_models_are_refused(model):
+    backbone, _ = make_backbone("vit_tiny_patch16_224")
+    with pytest.raises(ValueError, match="strides"):
+        feature_levels(backbone)
+    corrections = MeshAlignedCorrections((4,), SIZES, 6, 1)
+    with pytest.raises(ValueError, match="modes"):
+        set_points(corrections, tiny_face_model())

@@ -1,0 +1,153 @@
+"""Corrections of a first estimate, read from the feature maps where its mesh lies.
+
+A head that sees a pooled map must say from afar where a lip ends. Here the estimated landmarks are
+projected into a fine feature map, and what lies under them says how they must move: the mesh
+alignment feedback of PyMAF (Zhang et al., ICCV 2021) for a face in one crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, interpolate
+
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.rotation import euler_to_matrix, rotation_6d_to_matrix
+
+POINTS = 106
+"""Points of the face at which features are read: the 106 landmarks."""
+CHANNELS = 24
+"""Features read at each point."""
+HIDDEN = 320
+"""Width between features and corrections."""
+TRANS_SIZE = 3
+MAX_CORRECTIONS = 8
+
+
+class MeshAlignedCorrections(nn.Module):
+    """Estimate and feature maps to a better estimate, a few times.
+
+    Attributes:
+        mean: [P, 3] points of the mean face, decimetres.
+        basis: [P, 3, Kid + Kexp] their modes. Both come from a face model by `set_points` and
+            travel with the weights.
+    """
+
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(
+        self, widths: Sequence[int], sizes: tuple[int, int, int], rotation_size: int, count: int
+    ) -> None:
+        """Build with random weights whose corrections are 0.
+
+        Args:
+            widths: channels of the feature maps, finest first.
+            sizes: numbers of identity, expression and albedo coefficients.
+            rotation_size: numbers that parameterise the rotation, 3 (Euler) or 6.
+            count: how often the estimate is corrected.
+        """
+        super().__init__()
+        shape_size = sizes[0] + sizes[1]
+        self.register_buffer("mean", torch.zeros(POINTS, 3))
+        self.register_buffer("basis", torch.zeros(POINTS, 3, shape_size))
+        self.laterals = nn.ModuleList([nn.Conv2d(width, CHANNELS, 1) for width in widths])
+        self.smooth = nn.Sequential(
+            nn.Conv2d(CHANNELS, CHANNELS, 3, padding=1, bias=False),
+            nn.BatchNorm2d(CHANNELS),
+            nn.Hardswish(),
+        )
+        self.steps = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Linear(POINTS * (CHANNELS + 2), HIDDEN),
+                    nn.Hardswish(),
+                    nn.Linear(HIDDEN, shape_size + rotation_size + TRANS_SIZE),
+                )
+                for _ in range(count)
+            ]
+        )
+        for step in self.steps:
+            last = cast(nn.Linear, cast(nn.Sequential, step)[-1])
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(
+        self, maps: Sequence[Tensor], shape: Tensor, pose: Tensor, trans: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The corrected estimate.
+
+        Args:
+            maps: feature maps [B, widths[i], h, w] of the whole crop, finest first.
+            shape: [B, Kid + Kexp] first estimate.
+            pose: [B, 3] Euler angles, radians, or [B, 6] two axes.
+            trans: [B, 3] decimetres.
+
+        Returns:
+            Shape, pose and translation, of the same shapes.
+        """
+        fine = self._fine_map(maps)
+        for step in self.steps:
+            places = self._places(shape.detach(), pose.detach(), trans.detach())
+            seen = grid_sample(fine, places[:, :, None], align_corners=False)
+            change = step(torch.cat([seen.flatten(1), places.flatten(1)], 1))
+            by_shape, by_pose, by_trans = change.split(
+                [shape.shape[1], pose.shape[1], TRANS_SIZE], 1
+            )
+            shape, pose, trans = shape + by_shape, pose + by_pose, trans + by_trans
+        return shape, pose, trans
+
+    def _fine_map(self, maps: Sequence[Tensor]) -> Tensor:
+        """One map [B, CHANNELS, h, w] of the finest size that knows the coarser ones."""
+        merged: Tensor | None = None
+        for lateral, level in zip(reversed(self.laterals), reversed(maps), strict=True):
+            here = lateral(level)
+            if merged is not None:
+                here = here + interpolate(merged, level.shape[-2:], mode="nearest")
+            merged = here
+        return self.smooth(merged)
+
+    def _places(self, shape: Tensor, pose: Tensor, trans: Tensor) -> Tensor:
+        """Where the points are in the crop, [B, P, 2] in -1…1 (borders of the crop)."""
+        camera = Camera()
+        code = self.basis.flatten(0, 1) @ shape.T
+        points = self.mean + code.T.unflatten(1, (POINTS, 3))
+        is_euler = pose.shape[1] == TRANS_SIZE
+        rotation = euler_to_matrix(pose) if is_euler else rotation_6d_to_matrix(pose)
+        pixels = project(points @ rotation + trans[:, None], camera)
+        return (2 * pixels + 1) / camera.image_size - 1
+
+
+@torch.no_grad()
+def set_points(corrections: MeshAlignedCorrections, model: LinearFaceModel) -> None:
+    """Take the points from a face model; done once, before training.
+
+    Raises:
+        ValueError: if the model has another number of 106 landmarks or of modes.
+    """
+    mean, basis = model.shape_basis_at(model.landmarks_106)
+    if mean.shape != corrections.mean.shape or basis.shape != corrections.basis.shape:
+        raise ValueError(
+            f"the network expects {tuple(corrections.basis.shape)} points, axes and modes, the face"
+            f" model {model.name!r} gives {tuple(basis.shape)}"
+        )
+    corrections.mean.copy_(mean)
+    corrections.basis.copy_(basis)
+
+
+def feature_levels(backbone: nn.Module) -> tuple[list[int], list[int]]:
+    """Which of a backbone's maps are read, those of strides 4, 8 and 16: indices and widths.
+
+    Raises:
+        ValueError: if the backbone has no such maps (it is no pyramid).
+    """
+    info = cast(Any, getattr(backbone, "feature_info", None))
+    strides = [] if info is None else [level["reduction"] for level in info]
+    if not {4, 8, 16} <= set(strides):
+        raise ValueError("this backbone has no feature maps of strides 4, 8 and 16 to correct by")
+    indices = [strides.index(stride) for stride in (4, 8, 16)]
+    return indices, [info[index]["num_chs"] for index in indices]
