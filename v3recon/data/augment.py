@@ -15,6 +15,10 @@ CROP_SIZE = 224
 """Side of the crop frame in which targets are given, pixels (geometry.camera.Camera)."""
 BOX_FACTOR = 1.414
 """Side of the crop over the longer side of the 68 points' box."""
+FAR_SCALE = (0.65, 1.55)
+"""Range of the face's size in crops of boxes that miss it, as MTCNN's do on some profiles."""
+FAR_SHIFT = 0.2
+"""Largest shift of such crops, as a share of the crop."""
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
@@ -42,6 +46,8 @@ class AugmentSettings:
     """Range of the face's size in the crop, relative to the crop rule."""
     shift: float = 0.04
     """Largest shift in x and y, as a share of the crop."""
+    far: float = 0.0
+    """Share of samples placed as badly as a detector's box may be: `FAR_SCALE`, `FAR_SHIFT`."""
     color: float = 0.8
     """Probability of changed brightness, contrast, gamma, white balance, saturation, hue."""
     grey: float = 0.1
@@ -69,8 +75,8 @@ class AugmentSettings:
     def plain(self) -> AugmentSettings:
         """The same size without any augmentation, for validation."""
         names = (
-            "profile flip roll_sigma shift pitch_sigma color grey noise blur low_resolution jpeg"
-            " occlude"
+            "profile flip roll_sigma shift far pitch_sigma color grey noise blur low_resolution"
+            " jpeg occlude"
         )
         off = dict.fromkeys(names.split(), 0.0)
         return replace(self, scale=(1.0, 1.0), **off)
@@ -95,8 +101,10 @@ class Placement:
 
 def draw_placement(rng: np.random.Generator, settings: AugmentSettings) -> Placement:
     """Draw flip, roll, scale and shift."""
-    low, high = np.log(settings.scale[0]), np.log(settings.scale[1])
-    shift = rng.uniform(-settings.shift, settings.shift, 2)
+    is_far = settings.far > 0 and rng.random() < settings.far
+    low, high = np.log(FAR_SCALE if is_far else settings.scale)
+    reach = FAR_SHIFT if is_far else settings.shift
+    shift = rng.uniform(-reach, reach, 2)
     return Placement(
         flip=bool(rng.random() < settings.flip),
         roll=float(np.radians(settings.roll_sigma) * np.clip(rng.standard_normal(), -3.2, 3.2)),

@@ -95,6 +95,8 @@ class TrainConfig:
     """Share of samples that are rotated to larger yaw (face profiling)."""
     roll_sigma: float = 14.0
     """Standard deviation of the rotation in the image plane, degrees."""
+    far: float = 0.0
+    """Share of samples whose crop misses the face as badly as a detector's box may."""
     labelled: float = 0.35
     """Share of samples drawn from photos with hand-made points or masks."""
     weights: TermWeights = field(default_factory=TermWeights)
@@ -130,7 +132,7 @@ class TrainConfig:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
             )
-        for name in ("decay", "curriculum", "profiled", "labelled", "synthetic_share"):
+        for name in ("decay", "curriculum", "profiled", "far", "labelled", "synthetic_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0…1, not {getattr(self, name)}")
         if not 32 <= self.input_size <= 512:

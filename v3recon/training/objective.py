@@ -52,7 +52,7 @@ PART_POINTS = 256
 SKIN_LABEL = 8
 PHOTO_POINTS = 1500
 """Vertices at which colours are compared."""
-PART_WEIGHTS = (4.0, 4.0, 2.0, 2.0, 1.0, 4.0, 4.0, 0.15)
+PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)
 """Weights of the parts in the part loss, order of PART_NAMES. Squared distances grow with the
 part: unweighted, the skin's hair-cut border would be four fifths of the loss."""
 PART_STATISTICS = (1.0, 0.3, 0.3)

@@ -169,7 +169,10 @@ def batches(
 ) -> Iterator[TrainingBatch]:
     """Endless batches of this process from `start_step` on, the same after every restart."""
     settings = AugmentSettings(
-        size=config.input_size, profile=config.profiled, roll_sigma=config.roll_sigma
+        size=config.input_size,
+        profile=config.profiled,
+        roll_sigma=config.roll_sigma,
+        far=config.far,
     )
     sampler = EpochSampler(
         len(records),
