@@ -16,7 +16,7 @@ import numpy as np
 import scipy.fft
 
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
+from v3recon.face_models.parts import BROW_LABELS, CELEBAMASK_TO_LABEL, EYE_LABELS, SKIN_LABEL
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
 
 CELEBAMASK_TO_PART = {n: PART_NAMES[label - 1] for n, label in CELEBAMASK_TO_LABEL.items()}
@@ -25,10 +25,6 @@ CELEBAMASK_TO_PART = {n: PART_NAMES[label - 1] for n, label in CELEBAMASK_TO_LAB
 CELEBAMASK_OCCLUDERS = (3, 13, 14)
 """Classes that hide the face: glasses, hair, hat."""
 
-SKIN_LABEL = PART_NAMES.index("skin") + 1
-BROW_LABELS = (PART_NAMES.index("right_eyebrow") + 1, PART_NAMES.index("left_eyebrow") + 1)
-
-EYE_LABELS = (PART_NAMES.index("right_eye") + 1, PART_NAMES.index("left_eye") + 1)
 LOWER_LABELS = tuple(PART_NAMES.index(name) + 1 for name in ("nose", "up_lip", "down_lip"))
 
 _PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs

@@ -30,7 +30,6 @@ from v3recon.evaluation.landmark_scores import (
     score_predictions,
 )
 from v3recon.evaluation.nme import (
-    INNER,
     YAW_BINS,
     angle_errors,
     box_size,
@@ -43,6 +42,7 @@ from v3recon.evaluation.nme import (
 from v3recon.evaluation.options import AflwOptions
 from v3recon.evaluation.predict import one_line
 from v3recon.evaluation.report import Report, Table, WorstCases, number
+from v3recon.face_models.landmarks import INNER_51
 from v3recon.geometry.similarity import solve_similarity
 
 CONVENTION_LIMIT = 20.0
@@ -163,8 +163,8 @@ def _summarize_points(report: Report, scored: Scored, definitions: tuple[str, ..
         f"68, {name}": normalized_mean_error(scored.predicted(name), target, size)
         for name in definitions
     }
-    inner = scored.predicted(definitions[0])[:, INNER]
-    errors["inner 51"] = normalized_mean_error(inner, target[:, INNER], size)
+    inner = scored.predicted(definitions[0])[:, INNER_51]
+    errors["inner 51"] = normalized_mean_error(inner, target[:, INNER_51], size)
     title = "normalised mean error by sqrt(w h) of the ground-truth box (bins by annotated yaw)"
     table, report.figures["nme"] = error_table(title, errors, yaw)
     failed_yaw = torch.tensor([item.yaw or 0.0 for item, _ in scored.failed])

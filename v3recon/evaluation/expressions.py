@@ -51,7 +51,7 @@ from v3recon.evaluation.report import (
 )
 from v3recon.face_models.bfm import five_points
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import labels_from_celebamask
+from v3recon.face_models.parts import LIP_LABELS, labels_from_celebamask
 from v3recon.io.images import read_image
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.segmentation import part_overlaps
@@ -70,7 +70,7 @@ LEAST_CHANGE = 0.05
 _CORNERS = ((36, 39), (42, 45), (60, 64))
 _PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
 _WIDTHS = ((36, 39), (42, 45), (48, 54))
-_UP_LIP, _DOWN_LIP = PART_NAMES.index("up_lip") + 1, PART_NAMES.index("down_lip") + 1
+_UP_LIP, _DOWN_LIP = LIP_LABELS
 _EYE_PARTS = {1: (5, 7), 2: (4, 6)}
 """Part label of each eye -> CelebAMask-HQ classes of that eye and its brow."""
 _GLASSES = 3

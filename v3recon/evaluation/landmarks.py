@@ -22,7 +22,6 @@ from v3recon.evaluation.landmark_scores import (
     score_predictions,
 )
 from v3recon.evaluation.nme import (
-    INNER,
     box_size,
     inter_ocular_distance,
     normalized_mean_error,
@@ -30,6 +29,7 @@ from v3recon.evaluation.nme import (
 from v3recon.evaluation.options import LandmarkOptions
 from v3recon.evaluation.predict import one_line
 from v3recon.evaluation.report import Report, WorstCases
+from v3recon.face_models.landmarks import INNER_51
 from v3recon.geometry.rotation import matrix_to_euler
 
 
@@ -95,8 +95,10 @@ def _summarize(
             errors[f"68, {definition}, by {size_name}"] = normalized_mean_error(
                 points, target, size
             )
-        inner = scored.predicted(definitions[0])[:, INNER]
-        errors[f"inner 51, by {size_name}"] = normalized_mean_error(inner, target[:, INNER], size)
+        inner = scored.predicted(definitions[0])[:, INNER_51]
+        errors[f"inner 51, by {size_name}"] = normalized_mean_error(
+            inner, target[:, INNER_51], size
+        )
     by = "no yaw known" if yaw is None else "bins by predicted yaw"
     table, report.figures["nme"] = error_table(f"normalised mean error ({by})", errors, yaw)
     report.tables.append(table)

@@ -15,8 +15,6 @@ from torch import Tensor
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler
 
-INNER = slice(17, 68)
-"""The 51 points without the jaw."""
 OUTER_EYE_CORNERS = (36, 45)
 YAW_EDGES = (30.0, 60.0)
 """Upper limits of the first two yaw bins, degrees; a limit belongs to the lower bin."""

@@ -23,7 +23,7 @@ from v3recon.data.regions import REGION_FACTOR
 from v3recon.data.samples import ProfiledValidation, place_sample
 from v3recon.data.shards import PreparedSet
 from v3recon.evaluation.landmark_scores import FIXED, MARCHED, failure_table
-from v3recon.evaluation.nme import INNER, box_size, normalized_mean_error
+from v3recon.evaluation.nme import box_size, normalized_mean_error
 from v3recon.evaluation.options import ProfiledOptions
 from v3recon.evaluation.predict import (
     Case,
@@ -35,6 +35,7 @@ from v3recon.evaluation.predict import (
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, landmark_panels, percent
 from v3recon.face_models.bfm import five_points
+from v3recon.face_models.landmarks import INNER_51
 
 SAME_FACE = 0.5
 """A teacher's face further off than this, over the face's size, is another one."""
@@ -131,7 +132,7 @@ def _score(outcome: Outcome, photo: TurnedPhoto, report: Report, worst: WorstCas
     size = box_size(target[None])
     for key, points in ((FIXED, fixed), (MARCHED, marched)):
         row[key] = float(normalized_mean_error(points[None], target[None], size))
-    inner = normalized_mean_error(fixed[None, INNER], target[None, INNER], size)
+    inner = normalized_mean_error(fixed[None, INNER_51], target[None, INNER_51], size)
     row["inner 51"] = float(inner)
     title = f"{100 * row[FIXED]:.1f} % {short}"
     worst.add(
@@ -151,7 +152,7 @@ def _teach(teacher: MeshDetector, photo: TurnedPhoto) -> tuple[float, float]:
         points = torch.from_numpy(mesh[index, :2]).double()[None]
         error = float(normalized_mean_error(points, target, size))
         if error < SAME_FACE and not error >= best[0]:
-            inner = normalized_mean_error(points[:, INNER], target[:, INNER], size)
+            inner = normalized_mean_error(points[:, INNER_51], target[:, INNER_51], size)
             best = (error, float(inner))
     return best
 

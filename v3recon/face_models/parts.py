@@ -25,6 +25,11 @@ PART_COLORS = (
 LABEL_COLORS = ((0, 0, 0), *PART_COLORS)
 """RGB 0…255 of labels 0…8."""
 
+EYE_LABELS = (PART_NAMES.index("right_eye") + 1, PART_NAMES.index("left_eye") + 1)
+BROW_LABELS = (PART_NAMES.index("right_eyebrow") + 1, PART_NAMES.index("left_eyebrow") + 1)
+LIP_LABELS = (PART_NAMES.index("up_lip") + 1, PART_NAMES.index("down_lip") + 1)
+SKIN_LABEL = PART_NAMES.index("skin") + 1
+
 MIRROR_LABELS = (0, 2, 1, 4, 3, 5, 6, 7, 8)
 """Label that each label becomes in the mirror image (0 none, 1…8 = PART_NAMES)."""
 

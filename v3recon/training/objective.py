@@ -22,6 +22,7 @@ from v3recon.data.part_targets import (
 )
 from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.parts import SKIN_LABEL
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.geometry.spherical_harmonics import irradiance
@@ -49,7 +50,6 @@ MARKED_TRUST = 0.3
 """Weight of detected points on photos with hand-made points or masks, which know better."""
 PART_POINTS = 256
 """Most vertices of one part that the part loss sees (see `part_index_sets`)."""
-SKIN_LABEL = 8
 PHOTO_POINTS = 1500
 """Vertices at which colours are compared."""
 PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)

@@ -22,13 +22,13 @@ from v3recon.data.samples import (
     to_float_image,
 )
 from v3recon.decode import decode
+from v3recon.face_models.landmarks import INNER_51
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.networks.regressor import Regressor
 from v3recon.segmentation import part_overlaps, segment_visible
 from v3recon.types import FaceCoeffs
 
-INNER = slice(17, 68)
 PART_GROUPS = {
     "eyes": (1, 2),
     "brows": (3, 4),
@@ -97,7 +97,7 @@ def validate(
         decoded = decode(prediction.coeffs, model, camera, prediction.rotation)
         error = landmark_nme(decoded.points_2d[:, model.landmarks_68], prediction.batch)
         all_68.append(error.mean(1))
-        inner.append(error[:, INNER].mean(1))
+        inner.append(error[:, INNER_51].mean(1))
         chosen = prediction.batch.labels_source == LABELS_HAND
         if chosen.any():
             size_in = prediction.batch.labels.shape[-1]

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from scipy import sparse
 
-EYE_LABELS = (1, 2)
-LIP_LABELS = (6, 7)
+from v3recon.face_models.parts import EYE_LABELS, LIP_LABELS
+
 MIN_NORMAL_Z = 0.35
 """Surface seen at a flatter angle than this is not sampled (cosine to the camera's axis)."""
 _NORMAL_ROUNDS = 12

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy import sparse
 from tqdm import tqdm
 
-from v3recon.face_models.parts import labels_from_celebamask
+from v3recon.face_models.parts import EYE_LABELS, labels_from_celebamask
 from v3recon.fitting.photoface import albedo, albedo_samples, landmark_sets, part_votes, topology
 from v3recon.fitting.photoface.uv import unwrap
 from v3recon.geometry.mesh import vertex_faces_of
@@ -146,7 +146,7 @@ def learn_landmarks(
         np.stack([face.points[list(_IRISES), :2] for face in frontal]).astype(np.float64),
         mesh.operator,
         mesh.mirror,
-        np.isin(labels, albedo_samples.EYE_LABELS),
+        np.isin(labels, EYE_LABELS),
     )
     brows = np.flatnonzero(labels == 3), np.flatnonzero(labels == 4)
     return landmark_sets.make_landmark_sets(
