@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 OWN = ("v3recon", "part_masks", "synthetic_data")
 
 LAYERS = (
-    {"types", "geometry", "compiled"},
+    {"types", "geometry", "compiled", "threads"},
     {"face_models", "render", "io"},
     {"decode", "segmentation", "losses", "networks", "detection", "uv"},
     {

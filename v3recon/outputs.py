@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from v3recon.products import (
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image, render_shape
 from v3recon.segmentation import segment_both
+from v3recon.threads import threads_limited
 from v3recon.uv.bake import sample_uv, uv_layout
 from v3recon.visualize import (
     PANEL_SIZE,
@@ -119,14 +119,18 @@ def write_face(
         rasterizer: see `render.rasterize.rasterize`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with _threads_shared(_WRITERS), ThreadPoolExecutor(_WRITERS) as pool:
+    threads = torch.get_num_threads(), cv2.getNumThreads()
+    shared = (max(1, count // _WRITERS) for count in threads)
+    with threads_limited(*shared), ThreadPoolExecutor(_WRITERS) as pool:
         jobs: list[Future[None]] = []
 
         def start(job: Callable[..., None], *arguments: Any, **options: Any) -> None:
             jobs.append(pool.submit(job, *arguments, **options))
 
         def write_photo_meshes() -> None:
-            texture = extract_texture(face, image_np, choice.texture_size, appearance=appearance)
+            texture = extract_texture(
+                face, image_np, choice.texture_size, appearance=appearance, workers=threads[0]
+            )
             start(write_obj, folder / f"{name}_uv.obj", face, texture=texture.texture[0])
             layout = uv_layout(face.model, choice.texture_size)
             colors = sample_uv(texture.texture, layout)[0] / 255
@@ -241,23 +245,6 @@ def draw_sheet(
         part_bits=bits if choice.seg else None,
     )
     return contact_sheet(panels)
-
-
-@contextmanager
-def _threads_shared(workers: int) -> Iterator[None]:
-    """Divide the threads of torch and OpenCV among workers that call them at the same time.
-
-    Else each worker waits in every small operation for helpers that the other worker keeps from
-    running.
-    """
-    before = torch.get_num_threads(), cv2.getNumThreads()
-    try:
-        torch.set_num_threads(max(1, before[0] // workers))
-        cv2.setNumThreads(max(1, before[1] // workers))
-        yield
-    finally:
-        torch.set_num_threads(before[0])
-        cv2.setNumThreads(before[1])
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -113,6 +113,7 @@ def extract_texture(
     *,
     rasterizer: str = "auto",
     appearance: Appearance | None = None,
+    workers: int | None = None,
 ) -> ExtractedTexture:
     """Unwrap a face of its photo, completed where it is hidden.
 
@@ -122,6 +123,7 @@ def extract_texture(
         size: side of the texture, texels.
         rasterizer: see `render.rasterize.rasterize`.
         appearance: of the face, where it is known already.
+        workers: threads; default as many as torch's.
 
     Raises:
         ValueError: if the photo has another size.
@@ -137,6 +139,7 @@ def extract_texture(
             normals=appearance.normals,
             model_colors=appearance.colors,
             layout=uv_layout(face.model, size),
+            workers=workers,
         )
 
 

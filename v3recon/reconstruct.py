@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from v3recon.io.images import list_photos, read_image
 from v3recon.io.memory import keep_freed_memory
+from v3recon.threads import let_helpers_sleep
 
 TRUE_WORDS = ("1", "true", "yes")
 FALSE_WORDS = ("0", "false", "no")
@@ -216,6 +217,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     started = time.perf_counter()
     keep_freed_memory(one_pool=True)
+    let_helpers_sleep()
     summary = Summary()
     try:
         config = parse_arguments(argv)

@@ -8,6 +8,7 @@ PART_NAMES (the person's own right and left).
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
+from v3recon.threads import threads_limited
 from v3recon.types import Decoded, Fragments
 
 
@@ -66,7 +68,8 @@ def segment_both(
 
     With `cut_out` the faces fill the map, so that no window around them needs to be found.
     """
-    with torch.no_grad():
+    # One thread for torch: its steps are so small that they would only wait for helpers.
+    with torch.no_grad(), threads_limited(1):
         windows = _windows(decoded, camera, image_size, from_crop, cut_out)
         arguments = (windows, decoded, model, image_size, rasterizer)
         if decoded.vertices.device.type != "cpu":
@@ -208,16 +211,28 @@ def _draw_part_bits(
 ) -> Tensor:
     """Bits [B, H, W] uint8 of the parts drawn alone in the windows; nothing has a gradient."""
     vertices = decoded.vertices
-    faces = torch.cat(model.part_faces)
-    group = torch.repeat_interleave(
-        torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
-        torch.tensor([len(part) for part in model.part_faces], device=faces.device),
-    )
+    faces, group = _part_triangles(model)
     bits = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
     for items, (rows, columns), clip in windows:
         size = (rows.stop - rows.start, columns.stop - columns.start)
         bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
     return bits
+
+
+_PART_TRIANGLES: WeakKeyDictionary[LinearFaceModel, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+
+def _part_triangles(model: LinearFaceModel) -> tuple[Tensor, Tensor]:
+    """All parts' own triangles [F', 3] and the part 0…7 of each; kept while the model lives."""
+    known = _PART_TRIANGLES.get(model)
+    if known is None or known[0].device != model.faces.device:
+        faces = torch.cat(model.part_faces)
+        group = torch.repeat_interleave(
+            torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
+            torch.tensor([len(part) for part in model.part_faces], device=faces.device),
+        )
+        known = _PART_TRIANGLES[model] = faces, group
+    return known
 
 
 def _windows(

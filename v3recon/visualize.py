@@ -265,7 +265,7 @@ def contact_sheet(panels: Sequence[Panel], columns: int = 4, panel_size: int = P
     for index, panel in enumerate(panels):
         top = _GAP + index // columns * cell_height
         left = _GAP + index % columns * cell_width
-        _write(sheet, panel.title, left, top, panel_size)
+        sheet[top : top + _TITLE_HEIGHT, left : left + panel_size] = _title(panel.title, panel_size)
         picture = _fit(panel.image, panel_size)
         height, width = picture.shape[:2]
         y = top + _TITLE_HEIGHT + (panel_size - height) // 2
@@ -274,12 +274,16 @@ def contact_sheet(panels: Sequence[Panel], columns: int = 4, panel_size: int = P
     return sheet
 
 
-def _write(sheet: Image, title: str, left: int, top: int, width: int) -> None:
-    """A title over a panel, made smaller when it would not fit."""
+@functools.lru_cache(maxsize=64)  # OpenCV takes a millisecond for a line; all sheets have the same
+def _title(text: str, width: int) -> Image:
+    """A panel's title [_TITLE_HEIGHT, width, 3], made smaller when it would not fit."""
+    strip = np.full((_TITLE_HEIGHT, width, 3), _BACKGROUND, np.uint8)
     font, scale = cv2.FONT_HERSHEY_SIMPLEX, 0.45
-    (length, _), _ = cv2.getTextSize(title, font, scale, 1)
+    (length, _), _ = cv2.getTextSize(text, font, scale, 1)
     scale *= min(1.0, (width - 4) / max(length, 1))
-    cv2.putText(sheet, title, (left + 2, top + 14), font, scale, _INK, 1, cv2.LINE_AA)
+    cv2.putText(strip, text, (2, 14), font, scale, _INK, 1, cv2.LINE_AA)
+    strip.flags.writeable = False
+    return strip
 
 
 def _fit(image: Image, size: int) -> Image:

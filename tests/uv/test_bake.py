@@ -70,6 +70,7 @@ def test_outside_runs_on(layout):
 
 def test_thinned_layout_shows_the_same(layout):
     coarse = layout.at_size(64)
+    assert layout.at_size(64) is coarse  # kept
     values = layout.uv_pixels[None]
     np.testing.assert_array_equal(bake(values, coarse)[0], bake(values, layout)[0][1::4, 1::4])
     with pytest.raises(ValueError, match="thinned"):

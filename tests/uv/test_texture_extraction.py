@@ -16,6 +16,7 @@ from v3recon.render.interpolate import interpolate
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.types import FaceCoeffs
+from v3recon.uv import texture_extraction
 from v3recon.uv._texture_kernels import fill
 from v3recon.uv.bake import bake, make_uv_layout, sample_map, sample_uv
 from v3recon.uv.texture_extraction import _near, _sample_where, extract_texture
@@ -221,11 +222,12 @@ def test_filling_twin_of_plain_arithmetic(layout, truth):
 
     wanted = _near(weight < 1) & _near(mirror_weight > 0)
     assert 0.02 < wanted.mean() < 0.7 and 0.2 < unseen.mean() < 0.8
-    looked_up = _sample_where(photo, layout.mirror, wanted)
+    looked_up = _sample_where(photo, layout.mirror, wanted, workers=3)
     texture = photo.copy()
     kept, from_mirror = np.zeros((2, SIZE, SIZE), bool)
-    fill(texture, looked_up, colors, layout.faces, layout.triangle, layout.bary,
-          smooth, kept, from_mirror)  # fmt: skip
+    for rows in ((0, 5), (5, SIZE)):
+        fill(*rows, texture, looked_up, colors, layout.faces, layout.triangle, layout.bary,
+              smooth, kept, from_mirror)  # fmt: skip
     assert np.abs(texture - expected).max() < 0.51
     near_limit = np.abs(low[..., 0] - 0.9999) < 1e-5
     assert ((kept == ~unseen) | near_limit).all()
@@ -241,7 +243,28 @@ def test_sampling_blocks_twin_of_sampling_everything(size):
     places = rng.uniform(-3, 2 * size + 3, (2 * size, 2 * size, 2)).astype(np.float32)
     wanted = cv2.GaussianBlur(rng.random((size, size)), (0, 0), 3) > 0.56
     wanted[-1, -1] = True
-    found = _sample_where(picture, places, wanted)
+    found = _sample_where(picture, places, wanted, workers=1 + size % 3)
     where = np.kron(wanted, np.ones((2, 2))).astype(bool)
     np.testing.assert_array_equal(found[where], sample_map(picture, places)[where])
     assert (found == 0).all(-1).any() and 0 < wanted.mean() < 0.5
+
+
+@pytest.mark.parametrize(("yaw", "workers"), [(0, 1), (35, 2), (-70, 3)])
+def test_photo_where_needed_twin_of_photo_everywhere(
+    model, layout, truth, monkeypatch, yaw, workers
+):
+    """Blocks of the photo that are left out, and threads, change no texel."""
+    photos, points, given = photograph(model, layout, [truth], [yaw])
+    given["model_colors"] = model_colors(model, layout, truth, gain=0.7)
+    found = extract_texture(photos[0], points, layout=layout, workers=workers, **given)
+    sample, share = texture_extraction._sample_photo, []
+
+    def sample_everywhere(image, points, layout, wanted, workers):
+        share.append(wanted.mean())
+        return sample(image, points, layout, np.ones_like(wanted), 1)
+
+    monkeypatch.setattr(texture_extraction, "_sample_photo", sample_everywhere)
+    plain = extract_texture(photos[0], points, layout=layout, workers=1, **given)
+    assert 0.1 < share[0] < 0.9
+    for name in ("texture", "seen", "mirrored"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(plain, name))

@@ -48,23 +48,23 @@ def limit_steps(gap, limits, limited):
 
 
 @compiled(fastmath=True)
-def fill(texture, mirrored, colors, faces, triangle, bary, smooth, kept, from_mirror):
-    """Mix mirrored photo and model into the photo where it is not seen, texel by texel.
+def fill(first, last, texture, mirrored, colors, faces, triangle, bary, smooth, kept, from_mirror):
+    """Mix mirrored photo and model into the photo where it is not seen, in rows first…last - 1.
 
     `smooth` holds weight, mirror weight, correction (3) and relighting on the coarse map and is
     read bilinearly, first down (once for each row of texels), then across.
     """
     size, coarse = texture.shape[0], smooth.shape[0]
     scale, half, one = np.float32(coarse / size), np.float32(0.5), np.float32(1)
-    last = np.float32(coarse - 1)
+    border = np.float32(coarse - 1)
     base, share = np.empty(size, np.int32), np.empty(size, np.float32)
     for i in range(size):
-        place = min(max((np.float32(i) + half) * scale - half, np.float32(0)), last)
+        place = min(max((np.float32(i) + half) * scale - half, np.float32(0)), border)
         base[i] = min(int(place), coarse - 2)
         share[i] = place - np.float32(base[i])
     line = np.empty((coarse, 6), np.float32)
     low = np.empty(6, np.float32)
-    for row in range(size):
+    for row in range(first, last):
         above, below, down = smooth[base[row]], smooth[base[row] + 1], share[row]
         for i in range(coarse):
             for k in range(6):

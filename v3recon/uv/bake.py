@@ -7,7 +7,7 @@ a face model, so they are rasterised once (`make_uv_layout`) and every bake is a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import cv2
@@ -48,9 +48,10 @@ class UvLayout:
     faces: npt.NDArray[np.int32]
     uv_pixels: npt.NDArray[np.float32]
     mirror: npt.NDArray[np.float32]
+    _coarser: dict[int, UvLayout] = field(default_factory=dict, repr=False, compare=False)
 
     def at_size(self, size: int) -> UvLayout:
-        """A coarser layout made of every n-th texel; `size` must divide this one's.
+        """A coarser layout made of every n-th texel, kept; `size` must divide this one's.
 
         Raises:
             ValueError: if it does not.
@@ -59,10 +60,12 @@ class UvLayout:
             return self
         if self.size % size:
             raise ValueError(f"a layout of {self.size} texels cannot be thinned out to {size}")
+        if size in self._coarser:
+            return self._coarser[size]
         step = self.size // size
         pick = slice((step - 1) // 2, None, step), slice((step - 1) // 2, None, step)
         scale = np.float32(1 / step)
-        return UvLayout(
+        coarser = UvLayout(
             size,
             self.inside[pick],
             np.ascontiguousarray(self.triangle[pick]),
@@ -71,6 +74,8 @@ class UvLayout:
             (self.uv_pixels + 0.5) * scale - 0.5,
             (self.mirror[pick] + 0.5) * scale - 0.5,
         )
+        self._coarser[size] = coarser
+        return coarser
 
 
 _LAYOUTS: WeakKeyDictionary[LinearFaceModel, dict[int, UvLayout]] = WeakKeyDictionary()
@@ -113,7 +118,7 @@ def make_uv_layout(model: LinearFaceModel, size: int) -> UvLayout:
     triangle, bary = triangle.reshape(-1)[nearest], bary.reshape(-1, 3)[nearest]
     faces = faces.numpy().astype(np.int32)
     mirror = np.zeros((size, size, 2), np.float32)
-    _gather(_mirror_pixels(model, uv_pixels), faces, triangle, bary, mirror)
+    _gather(_mirror_pixels(model, uv_pixels), faces, triangle, bary, 0, 0, mirror)
     return UvLayout(size, inside, triangle, bary, faces, uv_pixels, mirror)
 
 
@@ -132,8 +137,19 @@ def bake(attributes: Tensor | npt.NDArray, layout: UvLayout) -> npt.NDArray[np.f
     values = np.ascontiguousarray(values, np.float32)
     maps = np.zeros((len(values), layout.size, layout.size, values.shape[2]), np.float32)
     for index, vertex_values in enumerate(values):
-        _gather(vertex_values, layout.faces, layout.triangle, layout.bary, maps[index])
+        _gather(vertex_values, layout.faces, layout.triangle, layout.bary, 0, 0, maps[index])
     return maps
+
+
+def bake_part(
+    values: npt.NDArray[np.float32], layout: UvLayout, part: tuple[slice, slice]
+) -> npt.NDArray[np.float32]:
+    """Vertex values [V, C] in a rectangle of texels, [rows, columns, C]; as `bake` makes them."""
+    rows, columns = part
+    size = rows.stop - rows.start, columns.stop - columns.start
+    out = np.empty((*size, values.shape[1]), np.float32)
+    _gather(values, layout.faces, layout.triangle, layout.bary, rows.start, columns.start, out)
+    return out
 
 
 def sample_uv(maps: npt.NDArray, layout: UvLayout) -> npt.NDArray[np.float32]:
@@ -206,13 +222,13 @@ def _mirror_pixels(
 
 
 @compiled()
-def _gather(values, faces, triangle, bary, out):
-    """out[r, c] = the triangle's three vertex values weighted by the barycentrics."""
+def _gather(values, faces, triangle, bary, top, left, out):
+    """Weighted sums of the triangles' vertex values, for texels from (top, left) on."""
     rows, columns, channels = out.shape
     for row in range(rows):
         for column in range(columns):
-            face = triangle[row, column]
+            face = triangle[top + row, left + column]
             a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            wa, wb, wc = bary[row, column]
+            wa, wb, wc = bary[top + row, left + column]
             for k in range(channels):
                 out[row, column, k] = wa * values[a, k] + wb * values[b, k] + wc * values[c, k]

@@ -11,15 +11,18 @@ size in one pass.
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
+from v3recon.threads import share_out
 from v3recon.uv._texture_kernels import apply_tone, fill, find_gap, limit_steps
-from v3recon.uv.bake import UvLayout, bake, sample_map
+from v3recon.uv.bake import UvLayout, bake, bake_part, sample_map
 from v3recon.uv.blending import feather, solve_membrane
 
 MIN_FACING = 0.35
@@ -32,7 +35,8 @@ _FEATHER = 5.0  # coarse texels over which photo and filling are mixed
 _SMALLEST_REGION = 0.01  # of the map; smaller seen islands are dropped
 _LARGEST_POCKET = 0.015  # of the map; smaller grazing patches (nostrils, lip edges) are kept
 _LARGEST_HOLE = 0.003  # of the map; smaller unseen holes (folds at lids and lips) are kept
-_BLOCK = 16  # coarse texels: side of the blocks in which the mirrored photo is looked up
+_BLOCK = 16  # coarse texels: side of the blocks in which the photo is looked up
+_ROWS = 32  # texels: the strips in which the filling is shared out
 _STRIDE = 5  # every fifth coarse texel is enough for medians and percentiles
 _GAIN_RANGE = (0.5, 2.0)  # limits of relighting the mirrored side and of the model's tone
 
@@ -61,6 +65,7 @@ def extract_texture(
     model_colors: Tensor,
     layout: UvLayout,
     min_facing: float = MIN_FACING,
+    workers: int | None = None,
 ) -> ExtractedTexture:
     """Unwrap the faces of a photo.
 
@@ -72,6 +77,7 @@ def extract_texture(
         model_colors: [B, V, 3] RGB 0…1, the model's own lit colours.
         layout: of the face model, see `bake.uv_layout`.
         min_facing: smallest cosine between normal and view that counts as seen.
+        workers: threads that the maps of full size are divided among; default as many as torch's.
 
     Returns:
         One texture a face.
@@ -81,8 +87,10 @@ def extract_texture(
     colors = 255 * model_colors.detach().cpu().numpy().astype(np.float32).clip(0, 1)
     coarse_layout = layout.at_size(_coarse_size(layout.size))
     seen = _seen_region(image.shape[:2], points, visible, normals, coarse_layout, min_facing)
+    layouts = layout, coarse_layout
+    workers = workers or torch.get_num_threads()
     faces = [
-        _extract_one(image, points[index], colors[index], seen[index], layout, coarse_layout)
+        _extract_one(image, points[index], colors[index], seen[index], *layouts, workers)
         for index in range(len(points))
     ]
     if len(faces) == 1:  # spares copies
@@ -156,40 +164,72 @@ def _extract_one(
     seen: npt.NDArray[np.bool_],
     layout: UvLayout,
     coarse: UvLayout,
+    workers: int,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Texture, seen and mirrored texels of one face; `seen` and `coarse` at the coarse size."""
-    photo = _sample_photo(image, points, layout)
+    weight = feather(seen, _FEATHER)
+    # Beside the seen texels the step from mirror to model is read.
+    photo = _sample_photo(image, points, layout, _near(weight > 0, 4), workers)
     if seen.all():
         return photo, np.ones_like(layout.inside), np.zeros_like(layout.inside)
     mirror = np.ascontiguousarray(coarse.mirror)
-    weight = feather(seen, _FEATHER)
     mirror_weight = sample_map(weight, mirror)
-    mirrored = _sample_where(photo, layout.mirror, _near(weight < 1) & _near(mirror_weight > 0))
-    shrink = (coarse.size, coarse.size)
-    small_photo = cv2.resize(photo, shrink, interpolation=cv2.INTER_AREA).astype(np.float32)
-    model = bake(colors[None], coarse)[0]
-    tone = _model_tone(small_photo, model, weight)
-    colors, model = tone(colors), tone(model)
-    relight = _relight(model, mirror)
-    other = sample_map(small_photo, mirror) * relight[..., None]
-    correction = _correction(small_photo, other, model, weight, mirror_weight)
-    smooth = np.dstack([weight, mirror_weight, correction, relight])
+    with ThreadPoolExecutor(1) as other_side:
+        wanted = _near(weight < 1) & _near(mirror_weight > 0)
+        mirrored = other_side.submit(_sample_where, photo, layout.mirror, wanted, workers - 1)
+        shrink = (coarse.size, coarse.size)
+        small_photo = cv2.resize(photo, shrink, interpolation=cv2.INTER_AREA).astype(np.float32)
+        model = bake(colors[None], coarse)[0]
+        tone = _model_tone(small_photo, model, weight)
+        colors, model = tone(colors), tone(model)
+        relight = _relight(model, mirror)
+        other = sample_map(small_photo, mirror) * relight[..., None]
+        correction = _correction(small_photo, other, model, weight, mirror_weight)
+        smooth = np.dstack([weight, mirror_weight, correction, relight])
+        mirrored = mirrored.result()
     kept = np.zeros(layout.inside.shape, bool)
     from_mirror = np.zeros(layout.inside.shape, bool)
-    fill(photo, mirrored, colors, layout.faces, layout.triangle, layout.bary,
-          smooth, kept, from_mirror)  # fmt: skip
+
+    def fill_rows(index: int) -> None:
+        fill(index * _ROWS, min((index + 1) * _ROWS, layout.size), photo, mirrored, colors,
+              layout.faces, layout.triangle, layout.bary, smooth, kept, from_mirror)  # fmt: skip
+
+    share_out(fill_rows, -(-layout.size // _ROWS), workers)
     return photo, kept, from_mirror
 
 
-def _near(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    """A mask with its neighbours: where the mask, read bilinearly, is not 0."""
-    return cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
+def _near(mask: npt.NDArray[np.bool_], reach: int = 1) -> npt.NDArray[np.bool_]:
+    """A mask and what lies next to it; by default where the mask, read bilinearly, is not 0."""
+    square = np.ones((2 * reach + 1, 2 * reach + 1), np.uint8)
+    return cv2.dilate(mask.astype(np.uint8), square).astype(bool)
+
+
+def _parts(wanted: npt.NDArray[np.bool_], size: int) -> list[tuple[slice, slice]]:
+    """Rectangles of a map of `size` texels that hold all wanted ones.
+
+    Args:
+        wanted: [s, s], s a divisor of the size.
+        size: of the map.
+    """
+    scale, starts = size // len(wanted), np.arange(0, len(wanted), _BLOCK)
+    blocks = np.logical_or.reduceat(np.logical_or.reduceat(wanted, starts, 0), starts, 1)
+    side, parts = _BLOCK * scale, []
+    for row, line in enumerate(blocks):
+        # Neighbouring blocks are taken together: the line's changes are their first and last edges.
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]])))
+        rows = slice(row * side, min((row + 1) * side, size))
+        parts += [
+            (rows, slice(first * side, min(last * side, size)))
+            for first, last in edges.reshape(-1, 2).tolist()
+        ]
+    return parts
 
 
 def _sample_where(
     picture: npt.NDArray[np.uint8],
     places: npt.NDArray[np.float32],
     wanted: npt.NDArray[np.bool_],
+    workers: int,
 ) -> npt.NDArray[np.uint8]:
     """`sample_map` in the blocks that hold a wanted texel, 0 in the others.
 
@@ -197,23 +237,33 @@ def _sample_where(
         picture: [S, S, 3].
         places: [S, S, 2], texels of the picture.
         wanted: [s, s], s a divisor of S.
+        workers: threads.
     """
-    sampled = np.zeros_like(picture)
-    scale, starts = len(picture) // len(wanted), np.arange(0, len(wanted), _BLOCK)
-    blocks = np.logical_or.reduceat(np.logical_or.reduceat(wanted, starts, 0), starts, 1)
-    for row, line in enumerate(blocks):
-        # Neighbouring blocks are taken together: the line's changes are their first and last edges.
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]])))
-        for first, last in (edges.reshape(-1, 2) * _BLOCK * scale).tolist():
-            part = slice(row * _BLOCK * scale, (row + 1) * _BLOCK * scale), slice(first, last)
-            sampled[part] = sample_map(picture, places[part])
+    sampled, parts = np.zeros_like(picture), _parts(wanted, len(picture))
+
+    def sample(index: int) -> None:
+        sampled[parts[index]] = sample_map(picture, places[parts[index]])
+
+    share_out(sample, len(parts), workers)
     return sampled
 
 
 def _sample_photo(
-    image: npt.NDArray[np.uint8], points: npt.NDArray[np.float32], layout: UvLayout
+    image: npt.NDArray[np.uint8],
+    points: npt.NDArray[np.float32],
+    layout: UvLayout,
+    wanted: npt.NDArray[np.bool_],
+    workers: int,
 ) -> npt.NDArray[np.uint8]:
-    """The photo at every texel's place [S, S, 3], bilinear; shrunk first where it is finer."""
+    """The photo at the places of the texels [S, S, 3], bilinear; shrunk first where it is finer.
+
+    Args:
+        image: the photo.
+        points: [V, 2] the vertices in it.
+        layout: of the texture.
+        wanted: [s, s], s a divisor of S: blocks without a wanted texel stay 0.
+        workers: threads.
+    """
     height, width = image.shape[:2]
     columns = points.T.copy()  # numpy reduces rows 30 times faster
     low = np.clip(np.floor(columns.min(1)).astype(int) - 2, 0, [width - 1, height - 1])
@@ -227,8 +277,14 @@ def _sample_photo(
     else:
         factor = np.ones(2, np.float32)
     places = ((points - low + 0.5) * factor - 0.5).astype(np.float32)
-    place_map = bake(places[None], layout)[0]
-    return sample_map(region, place_map)
+    photo = np.zeros((layout.size, layout.size, 3), np.uint8)
+    parts = _parts(wanted, layout.size)
+
+    def sample(index: int) -> None:
+        photo[parts[index]] = sample_map(region, bake_part(places, layout, parts[index]))
+
+    share_out(sample, len(parts), workers)
+    return photo
 
 
 def _pixels_per_texel(points: npt.NDArray[np.float32], layout: UvLayout) -> float:
