@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,16 +17,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from part_masks.labels import write_labels
+from v3recon.data.face_mesh import load_face_mesh
 from v3recon.decode import decode
+from v3recon.detection.crop import crop_again
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
-from v3recon.fitting.photoface import part_votes
+from v3recon.fitting.photoface import part_refinement, part_votes
 from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.similarity import invert_affine_2d
-from v3recon.io.images import PHOTO_SUFFIXES
+from v3recon.io.images import PHOTO_SUFFIXES, read_image
+from v3recon.pipeline import FaceReconstructor
 from v3recon.types import FaceCoeffs
 
 DETECTED = 468
@@ -74,6 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="npz of detected points: names [N] and pts [N, 468 or 478, 3], as v3recon "
         "build-face-model keeps one; made beside --out where it is absent (needs MediaPipe)",
     )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="checkpoint of a network for this model: its reconstructions vote as well as the fits",
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that detect")
     parser.add_argument("--index", type=Path, help="index.csv, to vote with one split only")
     parser.add_argument("--split", default="train", help="with --index: the split that votes")
@@ -93,7 +102,13 @@ def run(args: argparse.Namespace) -> int:
     voters = voters[: args.limit or None]
     judges = [pair for pair in pairs if args.judge and splits.get(pair[0].stem) == args.judge]
     detections = _detections(args, [pair[0].name for pair in voters + judges])
-    labels, tally = vote(model, _fitted(voters, detections, model))
+    fits = _fitted(voters, detections, model)
+    if args.weights:
+        reconstructor = FaceReconstructor.from_assets(
+            face_model=args.face_model, weights=args.weights
+        )
+        fits = itertools.chain(fits, _reconstructed(voters, detections, reconstructor))
+    labels, tally = vote(model, fits)
     write_labels(args.out, labels)
     print(f"votes of {tally}")
     for part, name in enumerate(PART_NAMES):
@@ -118,17 +133,22 @@ def vote(model: LinearFaceModel, photos: Iterator[MaskedPhoto | str]) -> tuple[n
         ValueError: if no photo can vote.
     """
     votes, tally, camera = np.zeros((model.vertex_count, part_votes.LABEL_COUNT)), Tally(), Camera()
+    pixels = []
     for photo, labels in _readable(photos, tally):
         face = _see(photo, model, camera, labels)
         labels = _right_sides(labels, face, model, tally)
         vertex, label = part_votes.votes_of_photo(face.points_2d, face.visible, labels)
         votes[vertex, label] += 1
+        pixels.append(part_refinement.pixels_of_photo(face, labels, model.faces))
     if not tally.used:
         raise ValueError(f"no photo can vote: {tally}")
     zeros = (torch.zeros(1, size) for size in model.sizes[:2])
     mirror = model.mirror.numpy() if len(model.mirror) else None
     vertices = model.vertices(*zeros)[0].numpy()
-    return part_votes.labels_from_votes(votes, vertices, model.faces.numpy(), mirror), tally
+    faces = model.faces.numpy()
+    voted = part_votes.labels_from_votes(votes, vertices, faces, mirror)
+    stacked = part_refinement.stack_pixels(pixels)
+    return part_refinement.refine_labels(stacked, voted, faces, mirror), tally
 
 
 def judge(
@@ -212,6 +232,30 @@ def _fitted(
         if model is not detector_model:
             fit = _fit_through_68(fit.coeffs, detector_model, model, camera)
         yield MaskedPhoto(photo, mask, fit.coeffs, invert_affine_2d(to_crop))
+
+
+def _reconstructed(
+    pairs: list[tuple[Path, Path]],
+    detections: dict[str, np.ndarray],
+    reconstructor: FaceReconstructor,
+) -> Iterator[MaskedPhoto | str]:
+    """Let a network reconstruct each detected face, cropped around its detected points."""
+    landmarks = load_face_mesh().landmarks_68
+    for photo, mask in tqdm(pairs, unit="photo"):
+        if photo.stem not in detections:
+            yield "without a detected face"
+            continue
+        try:
+            image = read_image(photo)
+        except ValueError:
+            yield "with an unreadable mask or photo"
+            continue
+        points = torch.from_numpy(detections[photo.stem][landmarks, :2])
+        crop = crop_again(
+            points, reconstructor.crop_rule, reconstructor.points_3d, reconstructor.camera
+        )
+        face = reconstructor.reconstruct_crops([image], [crop])[0]
+        yield MaskedPhoto(photo, mask, face.coeffs, crop.inverse_matrix[None].float())
 
 
 def _fit_through_68(

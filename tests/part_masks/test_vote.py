@@ -14,6 +14,7 @@ from synthetic_assets import synthetic_face_model
 
 from part_masks import vote
 from part_masks.labels import read_labels
+from v3recon.assets import find_assets
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
@@ -119,13 +120,14 @@ def test_detections_file(tmp_path: Path) -> None:
         vote.read_detections(path)
 
 
-@pytest.mark.parametrize("tool", ["photoface", "other"])
+@pytest.mark.parametrize("tool", ["photoface", "photoface with weights", "other"])
 def test_program_on_real_photos(
     tool: str,
     model: LinearFaceModel,
     shared_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Three photos; the points come from a fit that is made up: the mean face in the middle."""
     from v3recon.face_models.load import load_face_model
@@ -139,6 +141,7 @@ def test_program_on_real_photos(
     names = sorted(path.name for path in (folder / "images").glob("*.jpg"))[:3]
     detections = tmp_path / "points.npz"
     np.savez(detections, names=np.array(names), pts=points.expand(3, -1, -1).numpy())
+    tool, _, weights = tool.partition(" with ")
     if tool == "other":
         monkeypatch.setattr(
             vote, "load_face_model", lambda name: photoface if name == "photoface" else model
@@ -152,12 +155,15 @@ def test_program_on_real_photos(
         "--detections": detections,
         "--out": tmp_path / "labels.npy",
     }
+    if weights:
+        options["--weights"] = find_assets(None).weights
     argv = [str(text) for pair in options.items() for text in pair]
     # Other photos of the folder have no detection and are counted; three are enough to run.
     monkeypatch.setattr(
         vote, "find_pairs", lambda photos, masks: _first_pairs(photos, masks, names)
     )
     assert vote.run(parser.parse_args(argv)) == 0
+    assert f"votes of {6 if weights else 3} photos" in capsys.readouterr().out
     count = photoface.vertex_count if tool == "photoface" else model.vertex_count
     labels = read_labels(tmp_path / "labels.npy", count)
     assert labels.min() >= 1
