@@ -7,6 +7,7 @@ PART_NAMES (the person's own right and left).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
@@ -52,7 +53,8 @@ def segment_visible(
     """
     with torch.no_grad():
         windows = _windows(decoded, camera, image_size, from_crop)
-        return _draw_visible(windows, decoded, model, image_size, rasterizer, normals)
+        facing = _facing(decoded, model) if normals is None else normals[..., 2] >= 0
+        return _draw_visible(windows, decoded, model, image_size, rasterizer, lambda: facing)
 
 
 def segment_both(
@@ -73,10 +75,12 @@ def segment_both(
         windows = _windows(decoded, camera, image_size, from_crop, cut_out)
         arguments = (windows, decoded, model, image_size, rasterizer)
         if decoded.vertices.device.type != "cpu":
-            return _draw_visible(*arguments), _draw_part_bits(*arguments)
-        with ThreadPoolExecutor(1) as other:
-            bits = other.submit(_draw_part_bits, *arguments)  # compiled, so at the same time
-            return _draw_visible(*arguments), bits.result()
+            facing = _facing(decoded, model)
+            return _draw_visible(*arguments, lambda: facing), _draw_part_bits(*arguments)
+        with ThreadPoolExecutor(1) as other:  # compiled, so at the same time
+            facing_job = other.submit(_facing, decoded, model)
+            bits = other.submit(_draw_part_bits, *arguments)
+            return _draw_visible(*arguments, facing_job.result), bits.result()
 
 
 def visible_labels(
@@ -183,21 +187,17 @@ def _draw_visible(
     model: LinearFaceModel,
     image_size: tuple[int, int],
     rasterizer: str,
-    normals: Tensor | None = None,
+    facing: Callable[[], Tensor],
 ) -> Tensor:
-    """Labels [B, H, W] uint8 of the windows' parts that are seen."""
+    """Labels [B, H, W] uint8 of the windows' parts that are seen; `facing` [B, V] is asked late."""
     vertices = decoded.vertices
-    if normals is None:
-        facing = facing_camera(vertices, model.faces, model.vertex_faces)
-    else:
-        facing = normals[..., 2] >= 0
     labels = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
     for items, (rows, columns), clip in windows:
         size = (rows.stop - rows.start, columns.stop - columns.start)
         fragments = rasterize(clip, model.faces, size, rasterizer)
         touched = touched_vertices(fragments, model.faces, model.vertex_count)
         labels[items, rows, columns] = visible_labels(
-            fragments, model.faces, model.part_labels, touched & facing[items]
+            fragments, model.faces, model.part_labels, touched & facing()[items]
         )
     return labels
 
@@ -217,6 +217,11 @@ def _draw_part_bits(
         size = (rows.stop - rows.start, columns.stop - columns.start)
         bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
     return bits
+
+
+def _facing(decoded: Decoded, model: LinearFaceModel) -> Tensor:
+    """Vertices turned toward the camera, [B, V] bool."""
+    return facing_camera(decoded.vertices, model.faces, model.vertex_faces)
 
 
 _PART_TRIANGLES: WeakKeyDictionary[LinearFaceModel, tuple[Tensor, Tensor]] = WeakKeyDictionary()

@@ -72,9 +72,10 @@ def write_obj(
     _check(vertices, faces, colors, uv_coords)
     if texture is not None and uv_coords is None:
         raise ValueError("a texture needs uv_coords")
-    columns = vertices.astype(np.float64)
+    columns = np.empty((len(vertices), 3 if colors is None else 6))
+    columns[:, :3] = vertices
     if colors is not None:
-        columns = np.concatenate([columns, np.asarray(colors, np.float64)], 1)
+        columns[:, 3:] = colors
     if texture is None:
         _write_lines(path, columns, faces, uv_coords)
         return
@@ -166,10 +167,9 @@ def _check(
 
 def _format_floats(prefix: bytes, values: np.ndarray) -> memoryview:
     """Lines `prefix a b c …` with _DECIMALS decimals."""
-    scaled = np.rint(values * 10**_DECIMALS).astype(np.int64)
-    row_width = len(prefix) + scaled.shape[1] * _FLOAT_WIDTH + 1
-    buffer = np.empty(len(scaled) * row_width, np.uint8)
-    used = _fill_floats(buffer, np.frombuffer(prefix, np.uint8), scaled)
+    row_width = len(prefix) + values.shape[1] * _FLOAT_WIDTH + 1
+    buffer = np.empty(len(values) * row_width, np.uint8)
+    used = _fill_floats(buffer, np.frombuffer(prefix, np.uint8), values)
     return buffer[:used].data
 
 
@@ -229,20 +229,21 @@ def _put_decimals(buffer: np.ndarray, at: int, value: np.uint32) -> int:
 
 
 @compiled()
-def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, scaled: np.ndarray) -> int:
-    one = np.uint64(10**_DECIMALS)
+def _fill_floats(buffer: np.ndarray, prefix: np.ndarray, values: np.ndarray) -> int:
+    one, scale = np.uint64(10**_DECIMALS), 10.0**_DECIMALS
     at = 0
-    for row in range(scaled.shape[0]):
+    for row in range(values.shape[0]):
         for char in prefix:
             buffer[at] = char
             at += 1
-        for column in range(scaled.shape[1]):
+        for column in range(values.shape[1]):
             buffer[at] = 32
             at += 1
-            if scaled[row, column] < 0:
+            scaled = np.int64(np.rint(values[row, column] * scale))
+            if scaled < 0:
                 buffer[at] = 45
                 at += 1
-            value = np.uint64(abs(scaled[row, column]))
+            value = np.uint64(abs(scaled))
             whole = np.uint64(value // one)
             at = _put_int(buffer, at, np.uint32(whole), 1)
             buffer[at] = 46
