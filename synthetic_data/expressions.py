@@ -30,6 +30,8 @@ CLOSED_OPENING = 0.1
 """Opening over width below which an eye counts as closed already."""
 MEETING = (0.6, 0.95)
 """Where closed lids meet, share of the way from the open upper lid to the open lower one."""
+UNEQUAL = 0.35
+"""Greatest difference of the amounts by which two eyes close."""
 OPEN_MOUTH = 0.34
 """Gap of the lips over the mouth's width above which a mouth counts as open already."""
 
@@ -59,6 +61,7 @@ class Closing:
     Attributes:
         amount: range of the share of the open gap that closes; 1 is closed.
         partial: share of the pictures whose amount is drawn from that range; others are closed.
+            In half of them the two eyes differ, by up to `UNEQUAL`.
     """
 
     amount: tuple[float, float] = (1.0, 1.0)
@@ -71,10 +74,14 @@ class Closing:
         if not 0 <= self.partial <= 1:
             raise ValueError(f"partial must be 0 to 1, got {self.partial}")
 
-    def draw(self, rng: np.random.Generator) -> float:
-        """Amount of one picture."""
+    def draw(self, rng: np.random.Generator, eyes: int) -> tuple[float, ...]:
+        """Amount of each closing eye of one picture."""
         amount = float(rng.uniform(*self.amount))
-        return amount if rng.random() < self.partial else 1.0
+        if rng.random() >= self.partial:
+            return (1.0,) * eyes
+        more = float(rng.uniform(-UNEQUAL, UNEQUAL)) if rng.random() < 0.5 else 0.0
+        amounts = (amount, float(np.clip(amount + more, *self.amount)))[:eyes]
+        return amounts if rng.random() < 0.5 else amounts[::-1]
 
 
 CLOSED = Closing()
@@ -100,7 +107,7 @@ class EditedFace:
         closed: sides whose eye is closed now.
         opens_mouth: whether the jaw dropped.
         strengths: factor of each named expression.
-        amount: share of the eyes' open gap that is closed.
+        amounts: share of the open gap that is closed, of each of `closed`.
         gaze: share of the upper lid's way that what shows of a half-closed eye follows down.
     """
 
@@ -110,7 +117,7 @@ class EditedFace:
     closed: tuple[str, ...]
     opens_mouth: bool
     strengths: dict[str, float]
-    amount: float = 1.0
+    amounts: tuple[float, ...] = ()
     gaze: float = 0.0
 
 
@@ -175,13 +182,14 @@ def edit_expression(
     points = face.points + point_displacement(face, decoded)
     if not closed:
         return EditedFace(points, coeffs, decoded, closed, kind.opens_mouth, strengths)
-    amount, gaze, meeting = closing.draw(rng), float(rng.uniform(0, 0.5)), rng.uniform(*MEETING)
-    for side in closed:
+    amounts = closing.draw(rng, len(closed))
+    gaze, meeting = float(rng.uniform(0, 0.5)), rng.uniform(*MEETING)
+    for side, amount in zip(closed, amounts, strict=True):
         strengths[f"{side}_eye_closed"] = amount * _closing_strength(face, side, model)
     unclosed = points
     coeffs, decoded = _express(face, strengths, model)
     points = face.points + point_displacement(face, decoded)
-    for side in closed:
+    for side, amount in zip(closed, amounts, strict=True):
         upper = side_ids(UPPER_LOOP, side, mirror)
         lower = side_ids(LOWER_LOOP, side, mirror)
         line = (1 - meeting) * unclosed[upper] + meeting * unclosed[lower]
@@ -190,7 +198,7 @@ def edit_expression(
         if amount == 1:
             points[upper] = points[lower] = line
     return EditedFace(
-        points, coeffs, decoded, closed, kind.opens_mouth, strengths, amount=amount, gaze=gaze
+        points, coeffs, decoded, closed, kind.opens_mouth, strengths, amounts=amounts, gaze=gaze
     )
 
 

@@ -49,7 +49,7 @@ from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
 
 POSES = "poses"
-FORMAT = 3
+FORMAT = 4
 """Of the records; folders of another one are not continued."""
 
 
@@ -225,7 +225,7 @@ class Worker:
         details = {
             "strengths": {key: round(value, 4) for key, value in edited.strengths.items()},
             "closed": list(edited.closed),
-            "amount": round(edited.amount, 4),
+            "amounts": [round(amount, 4) for amount in edited.amounts],
             **_figures(quality),
         }
         if quality.reason:

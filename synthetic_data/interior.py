@@ -135,8 +135,8 @@ def paint(
     """
     look = skin_look(face)
     result = picture.copy()
-    for side in edited.closed:
-        _paint_lid(result, face, edited, side, look, rng)
+    for side, amount in zip(edited.closed, edited.amounts, strict=True):
+        _paint_lid(result, face, edited, side, amount, look, rng)
     if edited.opens_mouth:
         _paint_mouth(result, face, edited, look, rng)
     for name, lines in FURROWS.items():
@@ -196,6 +196,7 @@ def _paint_lid(
     face: SourceFace,
     edited: EditedFace,
     side: str,
+    amount: float,
     look: SkinLook,
     rng: np.random.Generator,
 ) -> None:
@@ -218,13 +219,13 @@ def _paint_lid(
     wanted = 0.45 * own + 0.55 * 0.92 * (0.6 * near + 0.4 * look.color)
     gain = np.clip(wanted / np.maximum(own, 4), 0.8, 2.2)
     even = cv2.GaussianBlur(part, (0, 0), 0.07 * width)
-    smooth = 0.65 * edited.amount**2  # less is stretched, less is invented
-    filled = ((1 - smooth) * part + smooth * even) * (1 + edited.amount**2 * (gain - 1))
+    smooth = 0.65 * amount**2  # less is stretched, less is invented
+    filled = ((1 - smooth) * part + smooth * even) * (1 + amount**2 * (gain - 1))
     filled += _grain(part.shape, look, rng)
     part += 0.92 * lid[..., None] * (filled - part)
     if slit_height(edited.points, side) > 1:
         _shade_slit(part, edited, side, width, shift, look, rng)
-    _shade_lid(part, edited, side, width, shift, look, rng)
+    _shade_lid(part, edited, side, amount, width, shift, look, rng)
     # Lashes: a tapered dark line at the lid's edge, a faint fringe under it.
     eye = _mask(eye_outline(face.points, side), face.canvas.shape, 0.0) > 0.5
     seen = face.canvas[eye]
@@ -269,6 +270,7 @@ def _shade_lid(
     part: np.ndarray,
     edited: EditedFace,
     side: str,
+    amount: float,
     width: float,
     shift: np.ndarray,
     look: SkinLook,
@@ -279,8 +281,8 @@ def _shade_lid(
     count = len(outline) // 2
     crease, line = outline[:count], outline[: count - 1 : -1]
     soft = max(0.045 * width, 0.6 * look.sigma)
-    light = edited.amount * rng.uniform(0.0, 0.22)
-    dark = edited.amount * rng.uniform(-0.04, 0.2)
+    light = amount * rng.uniform(0.0, 0.22)
+    dark = amount * rng.uniform(-0.04, 0.2)
     for low, high, strength in ((0.25, 0.65, light), (-0.1, 0.12, -dark)):
         inner = slice(count // 6, count - count // 6)
         top, bottom = (crease + share * (line - crease) for share in (low, high))

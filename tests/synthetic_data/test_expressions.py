@@ -34,7 +34,7 @@ def test_an_amount_leaves_its_share_of_the_gap(face, photoface):
         closing = Closing((amount, amount))
         edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0], closing)
         after = openings(edited.points[:, :2])
-        assert edited.amount == amount
+        assert edited.amounts == (amount, amount)
         for eye in ("right_eye", "left_eye"):
             assert after[eye] == pytest.approx((1 - amount) * before[eye], rel=0.1)
     # The upper lid makes most of the way.
@@ -42,14 +42,29 @@ def test_an_amount_leaves_its_share_of_the_gap(face, photoface):
     assert moved[159] > -1.2 * moved[145] and moved[159] > 3
 
 
+def test_two_eyes_close_unequally(face, photoface):
+    closing = Closing((0.4, 0.9))
+    for seed in range(6):
+        edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [seed], closing)
+        before, after = openings(face.points[:, :2]), openings(edited.points[:, :2])
+        for side, amount in zip(edited.closed, edited.amounts, strict=True):
+            eye = f"{side}_eye"
+            assert after[eye] == pytest.approx((1 - amount) * before[eye], rel=0.15)
+
+
 def test_closed_and_half_closed_are_drawn_by_their_share():
     rng = np.random.default_rng(0)
     closing = Closing((0.4, 0.9), partial=0.3)
-    amounts = np.array([closing.draw(rng) for _ in range(500)])
+    pairs = np.array([closing.draw(rng, 2) for _ in range(500)])
+    differences = pairs[:, 1] - pairs[:, 0]
+    assert 0.36 < (differences != 0).sum() / (pairs < 1).any(1).sum() < 0.64
+    assert differences.min() < -0.2 and differences.max() > 0.2 and abs(differences.mean()) < 0.02
+    amounts = pairs[:, 0]
     assert 0.24 < (amounts < 1).mean() < 0.36
     drawn = amounts[amounts < 1]
-    assert drawn.min() < 0.43 and 0.87 < drawn.max() < 0.9
-    assert {Closing().draw(rng) for _ in range(5)} == {1.0}
+    assert drawn.min() < 0.43 and 0.87 < drawn.max() <= 0.9
+    assert {Closing().draw(rng, 2) for _ in range(5)} == {(1.0, 1.0)}
+    assert len(closing.draw(rng, 1)) == 1
     for amount, partial in (((0.0, 1.0), 1.0), ((0.8, 0.5), 1.0), ((0.5, 1.0), 1.5)):
         with pytest.raises(ValueError, match="must be"):
             Closing(amount, partial)

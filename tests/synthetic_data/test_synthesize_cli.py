@@ -78,7 +78,7 @@ def test_kinds_are_drawn_by_shares_and_eyes_close_by_amounts(photos, tmp_path, c
     assert run(photos, out, *options, "--per-photo", "2", "--amount", "0.5", "0.6") == 0
     written = [r for r in read_manifest(out / "manifest.jsonl") if r["status"] == "written"]
     assert sorted(r["kind"] for r in written) == ["eyes_closed"] * 2 + ["frown"] * 2
-    amounts = [r["amount"] for r in written if r["kind"] == "eyes_closed"]
+    amounts = [value for r in written if r["kind"] == "eyes_closed" for value in r["amounts"]]
     assert 0.5 <= min(amounts) < max(amounts) <= 0.6
     capsys.readouterr()
     for more in (("--shares", "1"), ("--shares", "1", "0"), ("--amount", "0.9", "0.5")):
