@@ -219,7 +219,7 @@ def draw_sheet(
     panel = panel_image(image_np, matrix)
     from_crop = torch.from_numpy(_compose(matrix, face.crop.inverse_matrix.numpy()))
     faces = face.model.faces
-    with torch.no_grad():
+    with torch.no_grad(), threads_limited(1):  # small steps, as in `segmentation.segment_both`
         from_crop = from_crop.to(face.points_2d)[None]
         clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
         fragments = rasterize(clip, faces, size, rasterizer)

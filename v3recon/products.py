@@ -18,6 +18,7 @@ from v3recon.pipeline import Reconstruction
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.segmentation import segment_both
+from v3recon.threads import threads_limited
 from v3recon.uv.bake import uv_layout
 from v3recon.uv.texture_extraction import ExtractedTexture
 from v3recon.uv.texture_extraction import extract_texture as extract_uv_texture
@@ -62,7 +63,7 @@ def make_appearance(face: Reconstruction, rasterizer: str = "auto") -> Appearanc
         rasterizer: see `render.rasterize.rasterize`.
     """
     model, size = face.model, (face.camera.image_size, face.camera.image_size)
-    with torch.no_grad():
+    with torch.no_grad(), threads_limited(1):  # small steps, as in `segmentation.segment_both`
         normals = posed_normals(face.decoded, model)
         clip = to_clip(face.decoded.vertices, face.camera, size)
         fragments = rasterize(clip, model.faces, size, rasterizer)

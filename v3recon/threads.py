@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-_SPINS = "20000"  # about half a millisecond; libgomp's own 300,000 are seven
+HELPER_SPINS = ("GOMP_SPINCOUNT", "20000")
+"""Environment of `let_helpers_sleep`: half a millisecond; libgomp's own 300,000 are seven."""
 
 
 def let_helpers_sleep() -> None:
@@ -18,7 +19,7 @@ def let_helpers_sleep() -> None:
     run they would keep one processor from what follows. What the user chose stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+        os.environ.setdefault(*HELPER_SPINS)
 
 
 @contextmanager
