@@ -16,7 +16,7 @@ from v3recon.training.objective import GAP_PAIRS, make_training_face, pose_rows,
 from v3recon.types import FaceCoeffs
 
 CAMERA = Camera()
-NOTHING = TermWeights(**dict.fromkeys(vars(TermWeights()), 0.0))
+NOTHING = TermWeights(**{**dict.fromkeys(vars(TermWeights()), 0.0), "marked": 0.3})
 
 
 @pytest.fixture(scope="module")
@@ -114,11 +114,28 @@ def test_every_term_has_finite_gradients(batch, face):
     coeffs = FaceCoeffs.from_tensor(packed)
     weights = TermWeights(gaps=1.0, parts=0.01, photometric=1.0, light=1.0)
     loss, terms = training_loss(coeffs, euler_to_matrix(coeffs.angle), batch, face, weights, CAMERA)
-    assert set(terms) == set(vars(weights)) - {"wpdc", "vdc", "parsed"}
+    assert set(terms) == set(vars(weights)) - {"wpdc", "vdc", "parsed", "marked"}
     (gradient,) = torch.autograd.grad(loss, packed)
     assert gradient.isfinite().all()
     for block in vars(FaceCoeffs.from_tensor(gradient)).values():
         assert block.abs().sum() > 0
+
+
+def test_detected_points_of_marked_photos_count_as_they_are_told(batch, face):
+    coeffs, rotation = random_coeffs()
+    marked = replace(batch, labels_source=torch.full_like(batch.labels_source, LABELS_HAND))
+
+    def points(of, trust):
+        weights = replace(NOTHING, points=1.0, marked=trust)
+        return float(training_loss(coeffs, rotation, of, face, weights, CAMERA)[0])
+
+    assert points(marked, 0.25) == pytest.approx(0.25 * points(marked, 1.0), rel=1e-5)
+    unmarked = replace(
+        marked,
+        labels_source=torch.zeros_like(batch.labels_source),
+        landmarks_weight=torch.zeros_like(batch.landmarks_weight),
+    )
+    assert points(unmarked, 0.25) == points(unmarked, 1.0) == pytest.approx(points(marked, 1.0))
 
 
 def test_gaps_see_an_opening_and_not_a_shift(batch, face):

@@ -32,6 +32,9 @@ class TermWeights:
     """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
     parsed: float = 0.0
     """Weight of masks of the part parser against hand-made ones within `parts`."""
+    marked: float = 0.3
+    """Weight within `points` and `gaps` of detected points on photos with hand-made points or
+    masks, which know better; 1 for a set whose points were refined (`training.refine_points`)."""
     photometric: float = 0.0
     """Colour at visible vertices; trains albedo and light."""
     coefficients: float = 1e-3

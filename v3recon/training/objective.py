@@ -46,8 +46,6 @@ DETECTOR_POINTS = 468
 """PhotoFace keeps the detector's points as its first vertices."""
 AFFINE_DEVIATION = 20.0
 """Pixels (a decimetre, for the linear part) by which WPDC's affine parameters are divided."""
-MARKED_TRUST = 0.3
-"""Weight of detected points on photos with hand-made points or masks, which know better."""
 PART_POINTS = 256
 """Most vertices of one part that the part loss sees (see `part_index_sets`)."""
 PHOTO_POINTS = 1500
@@ -223,10 +221,10 @@ def training_loss(
     """
     posed = pose_rows(coeffs, rotation, face, camera)
     terms = {
-        "points": (weights.points, lambda: _points_term(posed, batch, face)),
+        "points": (weights.points, lambda: _points_term(posed, batch, face, weights.marked)),
         "depth": (weights.depth, lambda: _depth_term(posed, batch, face, camera)),
         "landmarks": (weights.landmarks, lambda: _landmark_term(posed, coeffs, batch, face)),
-        "gaps": (weights.gaps, lambda: _gap_term(posed, batch, face)),
+        "gaps": (weights.gaps, lambda: _gap_term(posed, batch, face, weights.marked)),
         "wpdc": (weights.wpdc, lambda: _wpdc_term(coeffs, rotation, batch, face, camera)),
         "vdc": (weights.vdc, lambda: _vdc_term(posed, batch, face, camera)),
         "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera, weights.parsed)),
@@ -251,12 +249,12 @@ def training_loss(
     return total, values
 
 
-def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
+def _points_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, marked: float) -> Tensor:
     """Mean absolute error of the detected points, pixels; less where people marked the photo."""
     if len(face.detector) == 0:
         return posed.points_2d.new_zeros(())
     error = (posed.points_2d[:, face.detector] - batch.points[..., :2]).abs().sum(-1)
-    return (error * batch.points_weight * _trust(batch) * face.detector_weights).mean()
+    return (error * batch.points_weight * _trust(batch, marked) * face.detector_weights).mean()
 
 
 def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: Camera) -> Tensor:
@@ -269,7 +267,7 @@ def _depth_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, camera: 
     return (error.abs() * batch.points_weight).mean()
 
 
-def _gap_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
+def _gap_term(posed: Posed, batch: TrainingBatch, face: TrainingFace, marked: float) -> Tensor:
     """Mean absolute error of offsets across lids, lips and brows, pixels.
 
     Pose, place and size cancel in an offset, so that the opening of an eye, three pixels of a
@@ -281,7 +279,7 @@ def _gap_term(posed: Posed, batch: TrainingBatch, face: TrainingFace) -> Tensor:
     if len(face.detector) == 0:
         return error
     points = posed.points_2d[:, face.detector]
-    trust = _trust(batch) * batch.points_weight[:, :1]
+    trust = _trust(batch, marked) * batch.points_weight[:, :1]
     return error + (_offset_error(points, batch.points[..., :2], GAP_PAIRS) * trust).mean()
 
 
@@ -292,10 +290,10 @@ def _offset_error(points: Tensor, target: Tensor, pairs: tuple[tuple[int, int], 
     return (error[:, one] - error[:, other]).abs().sum(-1)
 
 
-def _trust(batch: TrainingBatch) -> Tensor:
-    """Weight [B, 1] of detected points: less where people marked the photo."""
+def _trust(batch: TrainingBatch, weight: float) -> Tensor:
+    """Weight [B, 1] of detected points: `weight` where people marked the photo."""
     marked = (batch.labels_source == LABELS_HAND) | (batch.landmarks_weight > 0).any(1)
-    return torch.where(marked, MARKED_TRUST, 1.0)[:, None]
+    return torch.where(marked, weight, 1.0)[:, None]
 
 
 def _wpdc_term(
