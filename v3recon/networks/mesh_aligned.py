@@ -145,8 +145,8 @@ def feature_levels(backbone: nn.Module) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: if the backbone has no such maps (it is no pyramid).
     """
-    info = cast(Any, getattr(backbone, "feature_info", None))
-    strides = [] if info is None else [level["reduction"] for level in info]
+    info = cast(list[dict[str, Any]], getattr(backbone, "feature_info", []))
+    strides = [level["reduction"] for level in info]
     if not {4, 8, 16} <= set(strides):
         raise ValueError("this backbone has no feature maps of strides 4, 8 and 16 to correct by")
     indices = [strides.index(stride) for stride in (4, 8, 16)]
