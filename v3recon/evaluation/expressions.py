@@ -359,7 +359,7 @@ def _keep(
     if face.mask is not None:
         target = face.mask()
         labels = labels_of_face(found, (target.shape[0], target.shape[1])).cpu()
-        overlaps = part_overlaps(labels[None], torch.from_numpy(target)[None])[0]
+        overlaps = part_overlaps(labels[None], torch.tensor(target)[None])[0]
     if face.points is not None:
         read = openings_of_points(points[None], face.points[None])[0]
     else:
