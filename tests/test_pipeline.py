@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -8,9 +9,10 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from v3recon import outputs
+from v3recon import outputs, pipeline
 from v3recon.assets import find_assets
 from v3recon.decode import decode
+from v3recon.detection.crop import crop_of_square
 from v3recon.io.obj import read_obj
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.pipeline import FaceReconstructor, mean_five_points, resolve_device
@@ -96,13 +98,75 @@ def test_no_faces_at_all(finding):
     assert finding(np.zeros((50, 50, 3), np.uint8)) == []
 
 
-def test_second_pass_crops_by_its_own_landmarks(finding):
+def test_second_pass_crops_by_its_own_landmarks(finding, monkeypatch):
+    monkeypatch.setattr(pipeline, "RESTLESS", np.inf)  # random weights disagree with themselves
     rule = {"name": "box", "scale": 1.5, "passes": 2}
     (face,) = replace(finding, crop_rule=rule)(astronaut())
     (first,) = replace(finding, crop_rule={**rule, "passes": 1})(astronaut())
     box = first.landmarks_68.amax(0) - first.landmarks_68.amin(0)
     assert face.crop.scale == pytest.approx(224 / (1.5 * float(box.max())), rel=1e-4)
     assert face.crop.scale != pytest.approx(first.crop.scale, rel=1e-3)
+
+
+def looking(finding, monkeypatch, see):
+    """A reconstructor whose network is `see`: crop to landmarks in photo pixels; and its crops."""
+    seen = []
+
+    def reconstruct_crops(self, images, crops, detections):
+        seen.extend(crops)
+        return [SimpleNamespace(landmarks_68=see(crop), crop=crop) for crop in crops]
+
+    monkeypatch.setattr(FaceReconstructor, "reconstruct_crops", reconstruct_crops)
+    return replace(finding, crop_rule={"name": "box", "scale": 1.5}), seen
+
+
+def square_points(center: tuple[float, float], side: float) -> torch.Tensor:
+    steps = torch.linspace(-0.5, 0.5, 34, dtype=torch.float64)
+    ends = torch.full_like(steps, 0.5)
+    points = torch.cat([torch.stack([steps, -ends], 1), torch.stack([steps, ends], 1)])
+    return points * side + torch.tensor(center, dtype=torch.float64)
+
+
+def test_a_box_beside_the_face_is_left_for_a_wider_look(finding, monkeypatch):
+    """The network sees the face where it is whole, else it wanders off within its crop."""
+    face = square_points((100, 100), 40)
+
+    def see(crop):
+        if (crop.to_crop(face) > 0).all() and (crop.to_crop(face) < 223).all():
+            return face
+        middle = crop.from_crop(torch.tensor([[111.5, 140.0]], dtype=torch.float64))[0]
+        return square_points(middle.tolist(), 0.6 * 224 / crop.scale)
+
+    reconstructor, seen = looking(finding, monkeypatch, see)
+    beside = crop_of_square(torch.tensor([114.0, 110.0]), 50.0, reconstructor.camera)
+    right = crop_of_square(torch.tensor([101.0, 99.0]), 66.0, reconstructor.camera)
+    found = reconstructor.reconstruct_found([None] * 2, [beside, right], [None] * 2, 2)
+    assert torch.equal(found[0].landmarks_68, face) and torch.equal(found[1].landmarks_68, face)
+    assert len(seen) == 4 + 3 + 3, "two looks at both; three at the first, three from wider"
+
+
+def test_without_agreement_the_calmest_looks_are_kept(finding, monkeypatch):
+    moves = iter([0, 5, 0, 0, 9, 0, 0, 4, 0, 0, 6])
+
+    def see(crop):
+        return square_points((next(moves), 0.0), 40)
+
+    reconstructor, seen = looking(finding, monkeypatch, see)
+    crop = crop_of_square(torch.zeros(2), 60.0, reconstructor.camera)
+    (found,) = reconstructor.reconstruct_found([None], [crop], [None], 2)
+    assert len(seen) == 2 + 3 * 3
+    assert float(found.landmarks_68[:, 0].mean()) == pytest.approx(4.0)
+
+
+def test_one_look_and_agreeing_looks_are_not_repeated(finding, monkeypatch):
+    positions = iter([0.0, 1.0, 1.2])
+    reconstructor, seen = looking(
+        finding, monkeypatch, lambda crop: square_points((next(positions), 0.0), 40)
+    )
+    crop = crop_of_square(torch.zeros(2), 60.0, reconstructor.camera)
+    assert len(reconstructor.reconstruct_found([None], [crop], [None], 1)) == len(seen) == 1
+    reconstructor.reconstruct_found([None], [crop], [None], 2)
+    assert len(seen) == 3
 
 
 def test_photo_is_not_changed(finding):

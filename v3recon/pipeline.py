@@ -21,6 +21,7 @@ from v3recon.detection.crop import (
     crop_of_photo,
     input_matrix,
     resize_crop,
+    widened,
 )
 from v3recon.detection.detect import DETECTORS, detect_faces
 from v3recon.face_models.bfm import five_points, load_similarity_landmarks
@@ -32,6 +33,13 @@ from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.frozen import pack_convolutions
 from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.types import Decoded, Detection, FaceCoeffs
+
+RESTLESS = 0.04
+"""Looks at a face whose landmarks move by more, over its size, disagree (usual: 0.003 to 0.03)."""
+SETTLED = 0.03
+"""Movement at the last of three looks below which they agree after all."""
+WIDER = (1.5, 2.0)
+"""From how much wider crops a face is looked at whose looks disagree."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,8 @@ class FaceReconstructor:
         model: face model, on the device.
         regressor: network for inference, on the device.
         crop_rule: how the network's crops were cut, see `detection.crop.crop_of_detection`; with
-            "passes": 2 each face is cropped again from its own first landmarks.
+            "passes": 2 each face is cropped again from its own first landmarks, and more often
+            where these disagree (`reconstruct_found`).
         points_3d: [5, 3] for the five-point rule.
         detector: name of the detector; None = photos are aligned crops already.
         detector_weights: file of weights; only "retinaface" needs one.
@@ -178,15 +187,8 @@ class FaceReconstructor:
         detections = [detection for faces in found for detection, _ in faces]
         crops = [crop for faces in found for _, crop in faces]
         photos = [images[index] for index in owner]
-        faces = self.reconstruct_crops(photos, crops, detections)
-        for _ in range(int(self.crop_rule.get("passes", 1)) - 1):
-            if self.detector is None:
-                break
-            crops = [
-                crop_again(face.landmarks_68, self.crop_rule, self.points_3d, self.camera)
-                for face in faces
-            ]
-            faces = self.reconstruct_crops(photos, crops, detections)
+        passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
+        faces = self.reconstruct_found(photos, crops, detections, passes)
         grouped: list[list[Reconstruction]] = [[] for _ in images]
         for index, face in zip(owner, faces, strict=True):
             grouped[index].append(face)
@@ -209,6 +211,57 @@ class FaceReconstructor:
             (face, crop_of_detection(face, self.crop_rule, self.points_3d, self.camera))
             for face in detections
         ]
+
+    def reconstruct_found(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None],
+        passes: int,
+    ) -> list[Reconstruction]:
+        """Faces at places that a detector has found, which may be off.
+
+        Each face is looked at `passes` times, cropped by the last look's landmarks. Where looks
+        disagree by more than `RESTLESS`, the box was probably beside the face (an ear, a cheek):
+        the face is looked at once more, then from wider crops, until two looks agree.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB; the same photo may stand for several faces.
+            crops: how each face is cropped first.
+            detections: kept in the results.
+            passes: looks at each face; with 1 nothing can disagree.
+        """
+        faces, moves = self._look(images, crops, detections, passes)
+        for number in [number for number, move in enumerate(moves) if move > RESTLESS]:
+            tries = []
+            for factor in (1.0, *WIDER):
+                start = widened(crops[number], factor, self.camera)
+                one = slice(number, number + 1)
+                (face,), (move,) = self._look(images[one], [start], detections[one], passes + 1)
+                tries.append((move, face))
+                if move <= SETTLED:
+                    break
+            faces[number] = min(tries, key=lambda found: found[0])[1]
+        return faces
+
+    def _look(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None],
+        passes: int,
+    ) -> tuple[list[Reconstruction], list[float]]:
+        """Faces looked at so often, and how far their landmarks moved at the last look."""
+        faces = self.reconstruct_crops(images, crops, detections)
+        moves = [0.0] * len(faces)
+        for _ in range(passes - 1):
+            crops = [
+                crop_again(face.landmarks_68, self.crop_rule, self.points_3d, self.camera)
+                for face in faces
+            ]
+            before, faces = faces, self.reconstruct_crops(images, crops, detections)
+            moves = list(map(_movement, before, faces))
+        return faces, moves
 
     def reconstruct_crops(
         self,
@@ -242,6 +295,13 @@ class FaceReconstructor:
         if self.detector is None:
             return resize_crop(image_np, size)
         return crop_image(image_np, input_matrix(crop.matrix, size, self.camera), size)
+
+
+def _movement(before: Reconstruction, after: Reconstruction) -> float:
+    """Mean distance of the 68 landmarks of two looks over the size of the face in the latter."""
+    points = after.landmarks_68
+    size = (points.amax(0) - points.amin(0)).prod().sqrt()
+    return float((points - before.landmarks_68).norm(dim=1).mean() / size)
 
 
 def make_reconstructions(

@@ -16,6 +16,7 @@ from v3recon.detection.crop import (
     input_matrix,
     landmark_box_of,
     resize_crop,
+    widened,
 )
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix
@@ -188,3 +189,11 @@ def test_crop_image_leaves_the_photo_alone_and_reads_views():
     found = crop_image(view, matrix, 60)
     np.testing.assert_array_equal(found, crop_image(np.ascontiguousarray(view), matrix, 60))
     np.testing.assert_array_equal(image, before)
+
+
+def test_widened_crop_is_the_crop_of_a_larger_square():
+    center = torch.tensor([31.0, -7.5], dtype=torch.float64)
+    expected = crop_of_square(center, 90.0, CAMERA).matrix
+    assert torch.allclose(
+        widened(crop_of_square(center, 60.0, CAMERA), 1.5, CAMERA).matrix, expected
+    )

@@ -114,6 +114,12 @@ def crop_of_landmarks(landmarks: Tensor, scale: float, camera: Camera) -> CropTr
     return crop_of_square((low + high) / 2, scale * float((high - low).max()), camera)
 
 
+def widened(crop: CropTransform, factor: float, camera: Camera) -> CropTransform:
+    """A crop that shows `factor` times as much of the photo to each side of its middle."""
+    middle = (camera.image_size - 1) / 2
+    return CropTransform((crop.matrix - _offset(middle)) / factor + _offset(middle))
+
+
 def crop_of_photo(width: int, height: int, camera: Camera) -> CropTransform:
     """The whole photo stretched to the crop frame, for photos that are aligned crops already."""
     size = camera.image_size
@@ -242,6 +248,11 @@ def resize_crop(image_np: np.ndarray, size: int) -> np.ndarray:
 def _apply(points: Tensor, matrix: Tensor) -> Tensor:
     flat = points.reshape(1, -1, 2).double()
     return apply_affine_2d(flat, matrix[None].to(flat.device)).reshape(points.shape).to(points)
+
+
+def _offset(value: float) -> Tensor:
+    """[2, 3] matrix that holds an offset only."""
+    return torch.tensor([[0.0, 0.0, value]], dtype=torch.float64).expand(2, 3)
 
 
 def _similarity(ratio: float, offset: Tensor) -> CropTransform:

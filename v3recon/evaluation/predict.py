@@ -11,7 +11,6 @@ from torch import Tensor
 
 from v3recon.detection.crop import (
     CropTransform,
-    crop_again,
     crop_of_detection,
     crop_of_five_points,
     crop_of_square,
@@ -187,18 +186,8 @@ def _reconstruct(
         return []
     images = [image for _, image, _ in waiting]
     try:
-        faces = reconstructor.reconstruct_crops(images, [crop for _, _, crop in waiting])
-        for _ in range(passes - 1):
-            crops = [
-                crop_again(
-                    face.landmarks_68,
-                    reconstructor.crop_rule,
-                    reconstructor.points_3d,
-                    reconstructor.camera,
-                )
-                for face in faces
-            ]
-            faces = reconstructor.reconstruct_crops(images, crops)
+        crops = [crop for _, _, crop in waiting]
+        faces = reconstructor.reconstruct_found(images, crops, [None] * len(crops), passes)
     except Exception as error:
         if len(waiting) > 1:
             return [one for item in waiting for one in _reconstruct(reconstructor, [item], passes)]
