@@ -104,12 +104,14 @@ def test_too_few_photos_are_refused_with_the_number(folder, monkeypatch):
 def test_states_measure_what_they_are_called():
     points = np.zeros((1, 468, 3))
     points[0, 33], points[0, 133] = (-0.45, 0, 0), (-0.15, 0, 0)
+    points[0, 362], points[0, 263] = (0.15, 0, 0), (0.45, 0, 0)
     points[0, [160, 159, 158], 1] = 0.06
     points[0, 14, 1] = -0.2
     points[0, 61, 0], points[0, 291, 0] = -0.3, 0.3
     points[0, 61, 1] = 0.04
     states = dict(zip(STATE_NAMES, measure_states(points)[0], strict=True))
     assert states["right_eye_open"] == pytest.approx(0.06 / 0.3)
+    assert states["left_eye_open"] == 0
     assert states["mouth_gap"] == pytest.approx(0.2)
     assert states["mouth_width"] == pytest.approx(np.hypot(0.6, 0.04))
     assert states["corner_tilt"] == pytest.approx(0.04)
