@@ -29,16 +29,21 @@ from v3recon.face_models.landmarks import (
     marched_landmarks_106,
 )
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import CELEBAMASK_TO_LABEL, labels_from_celebamask
+from v3recon.face_models.parts import (
+    EYE_LABELS,
+    LABEL_TO_CELEBAMASK,
+    SKIN_LABEL,
+    labels_from_celebamask,
+)
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.render.rasterize import rasterize
 from v3recon.types import Decoded, FaceCoeffs
 
 SETS = ("68", "106", "134")
 CLASS_OF_LABEL = np.zeros(9, np.uint8)
-CLASS_OF_LABEL[list(CELEBAMASK_TO_LABEL.values())] = list(CELEBAMASK_TO_LABEL)
+CLASS_OF_LABEL[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())
 """CelebAMask-HQ class of each part label."""
-SKIN_LABEL, SKIN_CLASS = 8, 1
+SKIN_CLASS = LABEL_TO_CELEBAMASK[SKIN_LABEL]
 DEPTH_TOLERANCE = 0.05
 """A point hidden by less than this, decimetres, still counts as seen."""
 
@@ -218,7 +223,7 @@ def _warp_labels(
 def _redraw(classes: np.ndarray, edited: EditedFace) -> None:
     """Lids are skin, an opened mouth is inner mouth; writes into `classes`."""
     for side in edited.closed:
-        eye_class = 5 if side == "right" else 4
+        eye_class = LABEL_TO_CELEBAMASK[EYE_LABELS[side == "left"]]
         region = np.zeros_like(classes)
         width = edited.points[33, :2] - edited.points[133, :2]
         _fill(region, lid_outline(edited.points, side))

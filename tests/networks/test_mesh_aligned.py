@@ -170,3 +170,16 @@ def test_backbones_without_a_pyramid_and_other_models_are_refused(model):
     corrections = MeshAlignedCorrections((4,), SIZES, 6, 1)
     with pytest.raises(ValueError, match="modes"):
         set_points(corrections, tiny_face_model())
+
+
+def test_a_description_with_words_for_corrections_is_refused(model, tmp_path):
+    path = tmp_path / "weights.pth"
+    regressor = Regressor("mbnetv3", model.sizes, 64, "6d")
+    save_checkpoint(path, regressor, face_model=model, crop_rule={"name": "box", "scale": 1.4})
+    content = torch.load(path, weights_only=True)
+    content["description"] = content["description"].replace(
+        '"corrections": 0', '"corrections": "x"'
+    )
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="malformed"):
+        load_checkpoint(path, model)

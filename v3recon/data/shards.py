@@ -18,7 +18,8 @@ from zipfile import BadZipFile
 import numpy as np
 
 from v3recon.data.face_mesh import POINT_COUNT
-from v3recon.data.samples import LABELS_NONE, FaceRecord
+from v3recon.data.samples import LABELS_HAND, LABELS_NONE, FaceRecord
+from v3recon.face_models.landmarks import NOSE_TIP_68
 
 FORMAT = 1
 ARRAYS = {
@@ -148,6 +149,44 @@ class Shard:
     skipped: list[dict[str, str]]
     fit: ShapeFit | None
 
+    def record(self, row: int, with_fit: bool = False) -> FaceRecord:
+        """The face of a row; its image and labels are views of the mapped file."""
+        arrays, fit = self.arrays, self.fit if with_fit else None
+        labels_source = int(arrays["labels_source"][row])
+        return FaceRecord(
+            image=np.asarray(arrays["image"][row]),
+            points=np.asarray(arrays["points"][row]),
+            landmarks_68=np.asarray(arrays["landmarks_68"][row]),
+            labels=None if labels_source == LABELS_NONE else np.asarray(arrays["labels"][row]),
+            labels_source=labels_source,
+            pose=np.asarray(arrays["pose"][row]),
+            source=int(arrays["source"][row]),
+            name=self.names[row],
+            shape_codes=None if fit is None else fit.codes[row],
+            rotation=None if fit is None else fit.rotation[row],
+        )
+
+
+def hand_marked(labels_source: np.ndarray, landmarks_68: np.ndarray) -> np.ndarray:
+    """Which of N faces, [N] bool, have a mask or 68 points made by people."""
+    return (labels_source == LABELS_HAND) | np.isfinite(landmarks_68[:, NOSE_TIP_68, 0])
+
+
+def shard_folders(folder: Path, split: str) -> list[Path]:
+    """Folders of the shards of a split, in order.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    root = folder / split
+    shards = sorted(p for p in root.glob("[0-9]*") if p.is_dir()) if root.is_dir() else []
+    if not shards:
+        raise ValueError(
+            f"no prepared {split!r} photos in {folder}; run:"
+            f" v3recon prepare --photos PHOTOS --out {folder}"
+        )
+    return shards
+
 
 def open_shard(folder: Path) -> Shard:
     """Map a shard.
@@ -197,14 +236,7 @@ class PreparedSet:
             ValueError: if there is nothing, or a shard is broken.
         """
         self.folder = Path(folder)
-        root = self.folder / split
-        shards = sorted(p for p in root.glob("[0-9]*") if p.is_dir()) if root.is_dir() else []
-        if not shards:
-            raise ValueError(
-                f"no prepared {split!r} photos in {folder}; run:"
-                f" v3recon prepare --photos PHOTOS --out {folder}"
-            )
-        self.shards = [open_shard(path) for path in shards]
+        self.shards = [open_shard(path) for path in shard_folders(self.folder, split)]
         self.sources = self.shards[0].sources
         sizes = [len(shard.names) for shard in self.shards]
         self.starts = [0, *np.cumsum(sizes).tolist()]
@@ -212,34 +244,22 @@ class PreparedSet:
         # Coefficients count only if one face model fitted them all.
         self.fit_model_hash = hashes.pop() if len(hashes) == 1 else None
         if not self.starts[-1]:
-            raise ValueError(f"no photo in {root} has a face; see {folder}/report.json")
+            raise ValueError(
+                f"no photo in {self.folder / split} has a face; see {folder}/report.json"
+            )
 
     def __len__(self) -> int:
         return self.starts[-1]
 
     def record(self, index: int) -> FaceRecord:
         """The face of an index; its image and labels are views of the mapped file."""
-        arrays, row, name = self._locate(index)
-        fit = self.shards[bisect_right(self.starts, index) - 1].fit
-        fitted = fit is not None and self.fit_model_hash is not None
-        labels_source = int(arrays["labels_source"][row])
-        return FaceRecord(
-            image=np.asarray(arrays["image"][row]),
-            points=np.asarray(arrays["points"][row]),
-            landmarks_68=np.asarray(arrays["landmarks_68"][row]),
-            labels=None if labels_source == LABELS_NONE else np.asarray(arrays["labels"][row]),
-            labels_source=labels_source,
-            pose=np.asarray(arrays["pose"][row]),
-            source=int(arrays["source"][row]),
-            name=name,
-            shape_codes=fit.codes[row] if fitted else None,  # type: ignore[union-attr]
-            rotation=fit.rotation[row] if fitted else None,  # type: ignore[union-attr]
-        )
+        shard, row = self._locate(index)
+        return shard.record(row, with_fit=self.fit_model_hash is not None)
 
     def matrix(self, index: int) -> np.ndarray:
         """[2, 3] map from pixels of the photo to pixels of the record's image."""
-        arrays, row, _ = self._locate(index)
-        return np.asarray(arrays["matrix"][row])
+        shard, row = self._locate(index)
+        return np.asarray(shard.arrays["matrix"][row])
 
     def column(self, key: str) -> np.ndarray:
         """One small array of all faces, e.g. "source", "labels_source", "pose"."""
@@ -249,13 +269,11 @@ class PreparedSet:
         """File name of each face's photo."""
         return [name for shard in self.shards for name in shard.names]
 
-    def _locate(self, index: int) -> tuple[dict[str, np.ndarray], int, str]:
+    def _locate(self, index: int) -> tuple[Shard, int]:
         if not 0 <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         number = bisect_right(self.starts, index) - 1
-        row = index - self.starts[number]
-        shard = self.shards[number]
-        return shard.arrays, row, shard.names[row]
+        return self.shards[number], index - self.starts[number]
 
 
 class JoinedSets:

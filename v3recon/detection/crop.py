@@ -115,9 +115,11 @@ def crop_of_landmarks(landmarks: Tensor, scale: float, camera: Camera) -> CropTr
 
 
 def widened(crop: CropTransform, factor: float, camera: Camera) -> CropTransform:
-    """A crop that shows `factor` times as much of the photo to each side of its middle."""
-    middle = (camera.image_size - 1) / 2
-    return CropTransform((crop.matrix - _offset(middle)) / factor + _offset(middle))
+    """An upright square crop `factor` times as wide as another one, around the same middle."""
+    middle = torch.full((1, 2), (camera.image_size - 1) / 2, dtype=torch.float64)
+    return crop_of_square(
+        crop.from_crop(middle)[0], factor * camera.image_size / crop.scale, camera
+    )
 
 
 def crop_of_photo(width: int, height: int, camera: Camera) -> CropTransform:
@@ -248,11 +250,6 @@ def resize_crop(image_np: np.ndarray, size: int) -> np.ndarray:
 def _apply(points: Tensor, matrix: Tensor) -> Tensor:
     flat = points.reshape(1, -1, 2).double()
     return apply_affine_2d(flat, matrix[None].to(flat.device)).reshape(points.shape).to(points)
-
-
-def _offset(value: float) -> Tensor:
-    """[2, 3] matrix that holds an offset only."""
-    return torch.tensor([[0.0, 0.0, value]], dtype=torch.float64).expand(2, 3)
 
 
 def _similarity(ratio: float, offset: Tensor) -> CropTransform:

@@ -51,7 +51,13 @@ from v3recon.evaluation.report import (
 )
 from v3recon.face_models.bfm import five_points
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import LIP_LABELS, labels_from_celebamask
+from v3recon.face_models.parts import (
+    BROW_LABELS,
+    EYE_LABELS,
+    LABEL_TO_CELEBAMASK,
+    LIP_LABELS,
+    labels_from_celebamask,
+)
 from v3recon.io.images import read_image
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.segmentation import part_overlaps
@@ -71,7 +77,10 @@ _CORNERS = ((36, 39), (42, 45), (60, 64))
 _PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
 _WIDTHS = ((36, 39), (42, 45), (48, 54))
 _UP_LIP, _DOWN_LIP = LIP_LABELS
-_EYE_PARTS = {1: (5, 7), 2: (4, 6)}
+_EYE_PARTS = {
+    eye: (LABEL_TO_CELEBAMASK[eye], LABEL_TO_CELEBAMASK[brow])
+    for eye, brow in zip(EYE_LABELS, BROW_LABELS, strict=True)
+}
 """Part label of each eye -> CelebAMask-HQ classes of that eye and its brow."""
 _GLASSES = 3
 _LEAST_BROW = 30

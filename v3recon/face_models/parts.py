@@ -40,6 +40,9 @@ CELEBAMASK_TO_LABEL = {5: 1, 4: 2, 7: 3, 6: 4, 2: 5, 11: 6, 12: 7, 1: 8}
 """CelebAMask-HQ class, numbered as its palette PNGs are, to label; classes 4 and 6 are on the
 image's right, the person's left."""
 
+LABEL_TO_CELEBAMASK = {label: number for number, label in CELEBAMASK_TO_LABEL.items()}
+"""The other way round."""
+
 
 @dataclass(frozen=True)
 class PartMasks:

@@ -200,8 +200,12 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
     try:
         id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
         input_size = int(fields.pop("input_size"))
+        corrections = int(fields.pop("corrections", 0))
         description = CheckpointDescription(
-            **fields, sizes=(id_size, exp_size, alb_size), input_size=input_size
+            **fields,
+            sizes=(id_size, exp_size, alb_size),
+            input_size=input_size,
+            corrections=corrections,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its description is malformed ({error})") from None

@@ -17,6 +17,7 @@ from torch.nn.functional import grid_sample, interpolate
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix, rotation_6d_to_matrix
+from v3recon.types import ANGLE_SIZE
 
 POINTS = 106
 """Points of the face at which features are read: the 106 landmarks."""
@@ -116,7 +117,7 @@ class MeshAlignedCorrections(nn.Module):
         camera = Camera()
         code = self.basis.flatten(0, 1) @ shape.T
         points = self.mean + code.T.unflatten(1, (POINTS, 3))
-        is_euler = pose.shape[1] == TRANS_SIZE
+        is_euler = pose.shape[1] == ANGLE_SIZE
         rotation = euler_to_matrix(pose) if is_euler else rotation_6d_to_matrix(pose)
         pixels = project(points @ rotation + trans[:, None], camera)
         return (2 * pixels + 1) / camera.image_size - 1

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
@@ -193,20 +193,13 @@ def start_from(regressor: Regressor, narrow: Regressor) -> None:
         raise ValueError("it has spatial pooling; add --pooling spatial")
     if narrow.corrections not in (0, regressor.corrections):
         raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
-    regressor.backbone.load_state_dict(narrow.backbone.state_dict())
-    if narrow.aligned is not None and regressor.aligned is not None:
-        regressor.aligned.load_state_dict(narrow.aligned.state_dict())
-    if narrow.pooling == regressor.pooling:
-        regressor.final_layers.load_state_dict(narrow.final_layers.state_dict())
-        if narrow.pooling == "spatial":
-            regressor.spatial.load_state_dict(narrow.spatial.state_dict())
-        return
-    for head, old in zip(regressor.final_layers, narrow.final_layers, strict=True):
-        assert isinstance(head, nn.Conv2d) and isinstance(old, nn.Conv2d)
-        assert head.bias is not None and old.bias is not None
-        head.weight.zero_()
-        head.weight[:, : old.weight.shape[1]] = old.weight
-        head.bias.copy_(old.bias)
+    weights = narrow.state_dict()
+    for key, value in regressor.final_layers.state_dict(prefix="final_layers.").items():
+        if key.endswith("weight"):  # what the heads see besides counts 0 for now
+            added = value.shape[1] - weights[key].shape[1]
+            weights[key] = pad(weights[key], (0, 0, 0, 0, 0, added))
+    # Not strict: `narrow` may lack the spatial reader and the corrections.
+    regressor.load_state_dict(weights, strict=False)
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int]:

@@ -21,8 +21,9 @@ from v3recon.data.part_targets import (
     part_target_statistics,
 )
 from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
+from v3recon.face_models.landmarks import NOSE_TIP_68
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import SKIN_LABEL
+from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS, LIP_LABELS, SKIN_LABEL
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.geometry.spherical_harmonics import irradiance
@@ -65,7 +66,7 @@ MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 PARSED_EVERY = 3
 """Share of photos with parsed masks that the part loss looks at: one in so many."""
-FEATURE_LABELS = (1, 2, 3, 4, 6, 7)
+FEATURE_LABELS = (*EYE_LABELS, *BROW_LABELS, *LIP_LABELS)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
 """Detected points within FEATURE_REACH (decimetres) of eyes, brows and lips weigh so much more
@@ -83,7 +84,6 @@ ANCHOR_GRID = 28
 """Anchors of the part loss along a side of the crop."""
 JAW = 17
 """Contour points among the 68; they are marched to the visible rim."""
-NOSE_TIP = 30
 MARCH_FACING = 0.15
 """|x| of the nose tip's normal above which the far jaw is marched (about 9 degrees of yaw)."""
 
@@ -348,7 +348,7 @@ def marched_rows(posed: Posed, coeffs: FaceCoeffs, face: TrainingFace) -> Tensor
     roll = coeffs.angle.detach()[:, 2]
     marched = march_contour_index(posed.points_2d, face.contour, roll, chin)
     rows = face.landmarks.expand(len(marched), -1)
-    toward_right = posed.normals[:, face.landmarks[NOSE_TIP], :1]  # x of the facing direction
+    toward_right = posed.normals[:, face.landmarks[NOSE_TIP_68], :1]  # x of the facing direction
     left = torch.arange(JAW, device=rows.device) < JAW // 2
     right = torch.arange(JAW, device=rows.device) > JAW // 2
     # A face that looks to the viewer's left hides its left cheek (as seen by the viewer).
@@ -360,9 +360,15 @@ def _landmark_term(
     posed: Posed, coeffs: FaceCoeffs, batch: TrainingBatch, face: TrainingFace
 ) -> Tensor:
     """Mean absolute error of the hand-made 68 points, pixels."""
+    return landmark_errors(posed, coeffs, batch, face).mean()
+
+
+def landmark_errors(
+    posed: Posed, coeffs: FaceCoeffs, batch: TrainingBatch, face: TrainingFace
+) -> Tensor:
+    """Absolute errors [B, 68] of the hand-made points, pixels; 0 where there are none."""
     points = gather_landmarks(posed.points_2d, marched_rows(posed, coeffs, face))
-    error = (points - batch.landmarks_68).abs().sum(-1)
-    return (error * batch.landmarks_weight).mean()
+    return (points - batch.landmarks_68).abs().sum(-1) * batch.landmarks_weight
 
 
 def _parts_term(
@@ -382,21 +388,48 @@ def _parts_term(
         return 0 * posed.points_2d.sum()
     labels = batch.labels[chosen]
     skin = (labels == SKIN_LABEL) & by_parser[chosen, None, None]
-    targets, anchors = mask_targets(labels.masked_fill(skin, 0).cpu().numpy(), camera)
-    statistics = torch.from_numpy(np.stack([t.statistics for t in targets]))
-    present = torch.from_numpy(np.stack([t.present for t in targets]))
-    loss = part_distribution_loss(
+    aim = part_aim(labels.masked_fill(skin, 0), camera, posed.points_2d)
+    loss = part_losses(posed, chosen, face, aim)
+    robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
+    return (robust * trust[chosen]).sum() / len(batch)
+
+
+@dataclass(frozen=True)
+class PartAim:
+    """What the part loss draws b faces to.
+
+    Attributes:
+        statistics: [b, 8, 3, A] distances of the masks from the anchors, pixels.
+        anchors: [A, 2] crop pixels.
+        weights: [b, 8] of the parts, 0 where the mask has none.
+    """
+
+    statistics: Tensor
+    anchors: Tensor
+    weights: Tensor
+
+
+def part_aim(labels: Tensor, camera: Camera, like: Tensor) -> PartAim:
+    """Targets of the part loss for label maps [b, S, S]; device and type are those of `like`."""
+    targets, anchors = mask_targets(labels.cpu().numpy(), camera)
+    statistics = torch.from_numpy(np.stack([target.statistics for target in targets]))
+    present = torch.from_numpy(np.stack([target.present for target in targets]))
+    weights = present.to(like) * like.new_tensor(PART_WEIGHTS)
+    return PartAim(statistics.to(like), anchors.to(like), weights)
+
+
+def part_losses(posed: Posed, chosen: Tensor, face: TrainingFace, aim: PartAim) -> Tensor:
+    """Part re-projection distance [b] of the chosen faces, square pixels."""
+    return part_distribution_loss(
         posed.points_2d[chosen],
         face.parts,
-        statistics.to(posed.points_2d),
-        anchors.to(posed.points_2d),
-        part_weights=present.to(posed.points_2d) * posed.points_2d.new_tensor(PART_WEIGHTS),
+        aim.statistics,
+        aim.anchors,
+        part_weights=aim.weights,
         statistic_weights=PART_STATISTICS,
         per_face=True,
         vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
     )
-    robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
-    return (robust * trust[chosen]).sum() / len(batch)
 
 
 def mask_targets(labels: np.ndarray, camera: Camera) -> tuple[list[PartTargets], Tensor]:

@@ -15,7 +15,6 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,25 +35,22 @@ from v3recon.data.samples import (
     place_sample,
     to_float_image,
 )
-from v3recon.data.shards import Shard, open_shard
+from v3recon.data.shards import Shard, hand_marked, open_shard, shard_folders
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.parts import SKIN_LABEL
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import axis_angle_to_matrix, matrix_to_euler
-from v3recon.losses.landmark import gather_landmarks
-from v3recon.losses.part_distribution import part_distribution_loss
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor
 from v3recon.training.logging import LOGGER
 from v3recon.training.objective import (
-    PART_STATISTICS,
-    PART_WEIGHTS,
     PARTS_MAX_YAW,
-    SKIN_LABEL,
     Posed,
     TrainingFace,
+    landmark_errors,
     make_training_face,
-    marched_rows,
-    mask_targets,
+    part_aim,
+    part_losses,
     pose_rows,
 )
 from v3recon.types import FaceCoeffs
@@ -99,10 +95,7 @@ def refine_set(config: RefineConfig) -> tuple[int, int]:
     Raises:
         ValueError: if there is nothing to refine, or `out` exists.
     """
-    root = config.prepared / config.split
-    folders = sorted(path for path in root.glob("[0-9]*") if path.is_dir()) if root.is_dir() else []
-    if not folders:
-        raise ValueError(f"no prepared {config.split!r} photos in {config.prepared}")
+    folders = shard_folders(config.prepared, config.split)
     if config.out.exists():
         raise ValueError(f"{config.out} exists already; give another --out")
     model = load_face_model("photoface")
@@ -116,11 +109,11 @@ def refine_set(config: RefineConfig) -> tuple[int, int]:
     for folder in tqdm(folders, unit="shard", disable=None):
         shard = open_shard(folder)
         points = np.array(shard.arrays["points"])
-        marked = hand_marked(shard)
+        marked = _marked_rows(shard)
         for start in range(0, len(marked), config.batch_size):
             rows = marked[start : start + config.batch_size]
             refined, good = refine_records(
-                [_record(shard, row) for row in rows], regressor, face, config
+                [shard.record(row) for row in rows], regressor, face, config
             )
             points[rows[good]] = refined[good]
             tried, kept = tried + len(rows), kept + int(good.sum())
@@ -132,11 +125,10 @@ def refine_set(config: RefineConfig) -> tuple[int, int]:
     return tried, kept
 
 
-def hand_marked(shard: Shard) -> np.ndarray:
+def _marked_rows(shard: Shard) -> np.ndarray:
     """Rows of a shard with a mesh and a hand-made mask or hand-made points."""
-    hand = np.asarray(shard.arrays["labels_source"]) == LABELS_HAND
-    hand = hand | np.isfinite(np.asarray(shard.arrays["landmarks_68"])[:, 30, 0])
-    return np.flatnonzero(hand & np.isfinite(np.asarray(shard.arrays["points"])[:, 0, 0]))
+    marked = hand_marked(shard.arrays["labels_source"], shard.arrays["landmarks_68"])
+    return np.flatnonzero(marked & np.isfinite(shard.arrays["points"][:, 0, 0]))
 
 
 def refine_records(
@@ -192,7 +184,11 @@ def refit(
     optimizer = torch.optim.Adam(
         [{"params": free[:2], "lr": rates[0]}, {"params": free[2:], "lr": rates[1]}]
     )
-    parts = list(_part_loss(batch, camera))
+    usable = (batch.labels_source == LABELS_HAND) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+    masked = usable.nonzero()[:, 0]
+    labels = batch.labels[masked]
+    labels = labels.masked_fill(labels == SKIN_LABEL, 0)  # its border is hair
+    aim = part_aim(labels, camera, rotation) if len(masked) else None
 
     def pose() -> tuple[FaceCoeffs, Posed]:
         turned = rotation @ axis_angle_to_matrix(free[2])
@@ -204,18 +200,8 @@ def refit(
         now, posed = pose()
         loss = _distance(now, posed, batch, face, camera)
         loss = loss + config.prior * (now.id.square().sum() + now.exp.square().sum())
-        for chosen, statistics, anchors, weights in parts:
-            values = part_distribution_loss(
-                posed.points_2d[chosen],
-                face.parts,
-                statistics,
-                anchors,
-                part_weights=weights,
-                statistic_weights=PART_STATISTICS,
-                per_face=True,
-                vertex_weights=(posed.normals[chosen, :, 2] > 0).to(posed.points_2d),
-            )
-            loss = loss + PART_WEIGHT * values.sum()
+        if aim is not None:
+            loss = loss + PART_WEIGHT * part_losses(posed, masked, face, aim).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -223,21 +209,6 @@ def refit(
             group["lr"] = rate * (1 - (step + 1) / config.steps)
     with torch.no_grad():
         return pose()[1]
-
-
-def _part_loss(
-    batch: TrainingBatch, camera: Camera
-) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Rows, statistics, anchors and part weights of the faces with a hand-made mask, if any."""
-    usable = (batch.labels_source == LABELS_HAND) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
-    chosen = usable.nonzero()[:, 0]
-    if len(chosen):
-        labels = batch.labels[chosen]
-        labels = labels.masked_fill(labels == SKIN_LABEL, 0)  # its border is hair
-        targets, anchors = mask_targets(labels.numpy(), camera)
-        present = torch.from_numpy(np.stack([target.present for target in targets])).float()
-        statistics = torch.from_numpy(np.stack([target.statistics for target in targets]))
-        yield chosen, statistics, anchors.float(), present * torch.tensor(PART_WEIGHTS)
 
 
 def _distance(
@@ -248,8 +219,7 @@ def _distance(
     depth = posed.vertices[:, face.detector, 2] * camera.focal / camera.distance
     depth = (depth - depth.mean(1, keepdim=True) - batch.points[..., 2]).abs()
     detected = (flat * face.detector_weights).mean(1) + DEPTH_WEIGHT * depth.mean(1)
-    marked = gather_landmarks(posed.points_2d, marched_rows(posed, coeffs, face))
-    hand = ((marked - batch.landmarks_68).abs().sum(-1) * batch.landmarks_weight).mean(1)
+    hand = landmark_errors(posed, coeffs, batch, face).mean(1)
     return (POINTS_WEIGHT * detected + LANDMARK_WEIGHT * hand).sum()
 
 
@@ -262,20 +232,6 @@ def _to_region(points: np.ndarray, record: FaceRecord) -> np.ndarray:
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
     depth = (points[:, 2] - points[:, 2].mean()) / scale + detected[:, 2].mean()
     return np.concatenate([plane, depth[:, None]], 1)
-
-
-def _record(shard: Shard, row: int) -> FaceRecord:
-    arrays = shard.arrays
-    return FaceRecord(
-        image=np.asarray(arrays["image"][row]),
-        points=np.asarray(arrays["points"][row]),
-        landmarks_68=np.asarray(arrays["landmarks_68"][row]),
-        labels=np.asarray(arrays["labels"][row]),
-        labels_source=int(arrays["labels_source"][row]),
-        pose=np.asarray(arrays["pose"][row]),
-        source=int(arrays["source"][row]),
-        name=shard.names[row],
-    )
 
 
 def _link(source: str, target: str) -> None:

@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 
 from v3recon.data.augment import BOX_FACTOR, AugmentSettings
 from v3recon.data.samples import (
-    LABELS_HAND,
     EpochSampler,
     Records,
     TrainingBatch,
@@ -36,7 +35,7 @@ from v3recon.data.samples import (
     collate,
     to_float_image,
 )
-from v3recon.data.shards import JoinedSets, PreparedSet
+from v3recon.data.shards import JoinedSets, PreparedSet, hand_marked
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
@@ -120,9 +119,7 @@ def record_repeats(records: PreparedSet, share: float) -> np.ndarray:
     Returns:
         [N] integers of at least 1.
     """
-    labels = records.column("labels_source") == LABELS_HAND
-    points = np.isfinite(records.column("landmarks_68")[:, 30, 0])
-    marked = labels | points
+    marked = hand_marked(records.column("labels_source"), records.column("landmarks_68"))
     count, other = int(marked.sum()), int((~marked).sum())
     if share <= 0 or count == 0 or other == 0:
         return np.ones(len(marked), np.int64)
@@ -295,9 +292,8 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
 
 def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
     """Training mode, but batch norms of parts that are not trained keep their statistics."""
-    regressor.train()
-    if config.train_only == "corrections" and regressor.aligned is not None:
-        regressor.eval()
+    regressor.train(config.train_only == "all")
+    if regressor.aligned is not None:
         regressor.aligned.train()
 
 

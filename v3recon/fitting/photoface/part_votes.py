@@ -26,7 +26,7 @@ from v3recon.segmentation import visible_labels
 from v3recon.types import FaceCoeffs, Fragments
 
 LABEL_COUNT = len(PART_NAMES) + 1
-SKIN = PART_NAMES.index("skin") + 1
+SKIN = parts.SKIN_LABEL
 MIRROR_LABELS = np.array(parts.MIRROR_LABELS)
 _SIDED = ((1, -1), (2, 1), (3, -1), (4, 1))  # label, its side along right eye -> left eye
 _MIN_VOTES = 5
