@@ -321,6 +321,6 @@ def _right_sides(
 ) -> np.ndarray:
     """The label map with its sides exchanged where they contradict the fitted face."""
     eyes = part_votes.eye_middles(face.points_2d, model.landmarks_68.numpy())
-    labels, exchanged = part_votes.repair_sides(labels, *eyes)
+    labels, exchanged = part_votes.repair_sides_by_eyes(labels, *eyes)
     tally.exchanged += exchanged
     return labels

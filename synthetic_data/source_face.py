@@ -11,7 +11,7 @@ from torch import Tensor
 
 from v3recon.data.augment import Placement, crop_matrix
 from v3recon.data.face_mesh import estimate_pose, load_face_mesh
-from v3recon.data.regions import polygon_labels, repair_sides
+from v3recon.data.regions import polygon_labels, repair_sides_by_mesh
 from v3recon.decode import decode
 from v3recon.detection.crop import crop_image
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -138,7 +138,7 @@ def make_source_face(
     else:
         cut_classes = cv2.warpAffine(classes, to_canvas, (side, side), flags=cv2.INTER_NEAREST)
         parts = labels_from_celebamask(np.asarray(cut_classes, np.uint8))
-        labels = repair_sides(parts, points)
+        labels = repair_sides_by_mesh(parts, points)
         if (labels != parts).any():
             cut_classes = _exchange_sides(np.asarray(cut_classes, np.uint8))
     return SourceFace(

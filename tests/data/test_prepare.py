@@ -294,13 +294,13 @@ def test_open_shard_refuses_wrong_arrays(folder):
 def test_exchanged_sides_of_a_mask_are_repaired():
     points = MESH.mean * np.array([55.0, -55, 55]) + np.array([100.0, 100, 0], np.float32)
     labels = regions.polygon_labels(points, SIZE)
-    np.testing.assert_array_equal(regions.repair_sides(labels, points), labels)
+    np.testing.assert_array_equal(regions.repair_sides_by_mesh(labels, points), labels)
     exchanged = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8], np.uint8)[labels]
-    np.testing.assert_array_equal(regions.repair_sides(exchanged, points), labels)
+    np.testing.assert_array_equal(regions.repair_sides_by_mesh(exchanged, points), labels)
     one_eye = np.where(labels == 1, 2, 0).astype(np.uint8)
-    np.testing.assert_array_equal(regions.repair_sides(one_eye, points), (labels == 1) * 1)
+    np.testing.assert_array_equal(regions.repair_sides_by_mesh(one_eye, points), (labels == 1) * 1)
     empty = np.zeros_like(labels)
-    np.testing.assert_array_equal(regions.repair_sides(empty, points), empty)
+    np.testing.assert_array_equal(regions.repair_sides_by_mesh(empty, points), empty)
 
 
 def test_full_disk_leaves_no_half_shard(folder, monkeypatch, capsys):

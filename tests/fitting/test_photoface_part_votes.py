@@ -25,10 +25,10 @@ def test_sides_are_exchanged_only_where_they_contradict_the_face() -> None:
     labels[4:6, 2:6], labels[4:6, 14:18] = 1, 2  # right eye on the viewer's left
     labels[1, 2:6] = 3
     right, left = np.array([4.0, 5.0]), np.array([16.0, 5.0])
-    same, exchanged = part_votes.repair_sides(labels, right, left)
+    same, exchanged = part_votes.repair_sides_by_eyes(labels, right, left)
     assert not exchanged and same is labels
     mirrored = labels[:, ::-1].copy()
-    repaired, exchanged = part_votes.repair_sides(mirrored, right, left)
+    repaired, exchanged = part_votes.repair_sides_by_eyes(mirrored, right, left)
     assert exchanged
     assert (repaired[4:6, 2:6] == 1).all() and (repaired[1, 14:18] == 4).all()
     assert (mirrored == labels[:, ::-1]).all()  # the input is left alone

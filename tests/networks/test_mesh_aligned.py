@@ -11,7 +11,13 @@ from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.checkpoints import load_checkpoint, save_checkpoint
 from v3recon.networks.frozen import pack_convolutions
-from v3recon.networks.mesh_aligned import MeshAlignedCorrections, feature_levels, set_points
+from v3recon.networks.mesh_aligned import (
+    POINTS,
+    CloseUps,
+    MeshAlignedCorrections,
+    feature_levels,
+    set_points,
+)
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large
 from v3recon.networks.regressor import Regressor, fuse_for_inference, make_backbone, start_from
 from v3recon.types import FaceCoeffs
@@ -24,13 +30,15 @@ def model():
     return load_face_model("photoface")
 
 
-def corrected(model, backbone: str = "mbnetv3", seed: int = 0) -> Regressor:
+def corrected(model, backbone: str = "mbnetv3", seed: int = 0, closeups: int = 0) -> Regressor:
     """A random network whose corrections are not zero."""
     torch.manual_seed(seed)
-    regressor = Regressor(backbone, model.sizes, 64, "6d", corrections=2).eval()
+    regressor = Regressor(backbone, model.sizes, 64, "6d", corrections=2, closeups=closeups).eval()
     set_points(regressor.aligned, model)
     for step in regressor.aligned.steps:
         nn.init.normal_(step[-1].weight, 0, 2e-3)
+    if regressor.near is not None:
+        nn.init.normal_(regressor.near.step[-1].weight, 0, 2e-3)
     return regressor
 
 
@@ -48,7 +56,7 @@ def test_features_are_read_where_the_landmarks_project(model, rotation_size):
         shape[:, :80], shape[:, 80:], torch.zeros(3, 80), angle, torch.zeros(3, 27), trans
     )
     expected = decode(coeffs, model, Camera()).points_2d[:, model.landmarks_106]
-    places = corrections._places(shape, pose, trans)
+    places = corrections.places(shape, pose, trans)
     assert (((places + 1) * 224 - 1) / 2 - expected).abs().max() < 1e-3
 
 
@@ -80,6 +88,71 @@ def test_fresh_corrections_change_nothing_and_learn(model):
         assert step[-1].weight.grad.abs().max() > 0
     with pytest.raises(ValueError, match="--corrections 2"):
         start_from(narrow, wide)
+
+
+def test_fresh_close_ups_change_nothing_and_learn(model):
+    old = corrected(model)
+    new = Regressor("mbnetv3", model.sizes, 64, "6d", corrections=2, closeups=3).eval()
+    start_from(new, old)
+    image = torch.rand(2, 3, 64, 64)
+    coeffs = new(image)
+    assert torch.equal(coeffs.to_tensor(), old(image).to_tensor())
+    coeffs.exp.sum().backward()
+    assert new.near.step[-1].weight.grad.abs().max() > 0
+    with pytest.raises(ValueError, match="--closeups 3"):
+        start_from(old, new)
+    with pytest.raises(ValueError, match="--corrections N"):
+        Regressor("mbnetv3", model.sizes, 64, "6d", closeups=1)
+
+
+def test_close_ups_show_the_cells_around_each_inner_point(model):
+    """On a map that numbers its cells; every point is put on a cell's centre."""
+    torch.manual_seed(0)
+    near = CloseUps(1, 144, 6, 1)
+    side = 40
+    numbered = torch.arange(side * side, dtype=torch.float32).reshape(1, 1, side, side)
+    cells = torch.randint(3, side - 3, (1, POINTS, 2))
+
+    class At:
+        def places(self, shape, pose, trans):
+            return (2 * cells + 1) / side - 1
+
+    seen = []
+    near.read.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    near(numbered, At(), torch.zeros(1, 144), torch.zeros(1, 6), torch.zeros(1, 3))
+    assert seen[0].shape == (1, 73, 25)
+    for point in (0, 40, 72):
+        column, row = cells[0, 33 + point].tolist()
+        patch = numbered[0, 0, row - 2 : row + 3, column - 2 : column + 3]
+        assert torch.allclose(seen[0][0, point], patch.flatten(), atol=2e-2)
+
+
+def test_each_close_up_starts_from_the_estimate_before(model):
+    regressor = corrected(model, closeups=2)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        both = regressor(image)
+        regressor.near.count = 1
+        once = regressor(image)
+        regressor.near.count = 0
+        none = regressor(image)
+    first, second = (once.exp - none.exp), (both.exp - once.exp)
+    assert first.abs().max() > 1e-4 and second.abs().max() > 1e-4
+    assert not torch.allclose(first, second, atol=1e-5)
+
+
+@pytest.mark.parametrize("closeups", [0, 2])
+def test_mixed_precision_does_not_round_the_estimate(model, closeups):
+    """A backbone in bfloat16, everything that is read from it in float32."""
+    regressor = corrected(model, closeups=closeups)
+    image = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = regressor(image).to_tensor()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = regressor(image).to_tensor()
+    assert found.dtype == torch.float32
+    assert not torch.equal(found.bfloat16().float(), found), "the estimate itself was rounded"
+    assert (found - expected).abs().max() < 0.1 * expected.abs().max()
 
 
 def test_corrections_are_taken_over_with_the_rest(model):
@@ -118,7 +191,7 @@ def test_gradients_reach_the_backbone_through_what_is_read(model):
 
 
 def test_the_file_keeps_corrections_and_their_points(model, tmp_path):
-    regressor = corrected(model)
+    regressor = corrected(model, closeups=3)
     path = tmp_path / "weights.pth"
     save_checkpoint(path, regressor, face_model=model, crop_rule={"name": "box", "scale": 1.4})
     loaded = load_checkpoint(path, model)
@@ -126,16 +199,19 @@ def test_the_file_keeps_corrections_and_their_points(model, tmp_path):
     with torch.no_grad():
         expected = regressor(image).to_tensor()
         assert torch.equal(loaded.regressor(image).to_tensor(), expected)
-    assert loaded.description.corrections == 2
+    assert (loaded.description.corrections, loaded.description.closeups) == (2, 3)
     content = torch.load(path, weights_only=True)
-    content["description"] = content["description"].replace('"corrections": 2', '"corrections": -1')
-    torch.save(content, path)
-    with pytest.raises(ValueError, match="corrections"):
-        load_checkpoint(path, model)
+    good = content["description"]
+    for name, value in (("corrections", 2), ("closeups", 3)):
+        content["description"] = good.replace(f'"{name}": {value}', f'"{name}": -1')
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=name):
+            load_checkpoint(path, model)
 
 
-def test_inference_form_gives_the_same(model):
-    regressor = corrected(model)
+@pytest.mark.parametrize("closeups", [0, 2])
+def test_inference_form_gives_the_same(model, closeups):
+    regressor = corrected(model, closeups=closeups)
     image = torch.rand(2, 3, 64, 64)
     fused = fuse_for_inference(regressor)
     pack_convolutions(fused)
@@ -145,7 +221,7 @@ def test_inference_form_gives_the_same(model):
 
 
 def test_large_network_too(model):
-    regressor = corrected(model, "resnet50")
+    regressor = corrected(model, "resnet50", closeups=1)
     with torch.no_grad():
         coeffs = regressor(torch.rand(1, 3, 64, 64))
     assert coeffs.to_tensor().isfinite().all()

@@ -22,14 +22,16 @@ def turned_basis() -> LinearFaceModel:
     return LinearFaceModel(replace(data, mean_shape=mean, id_basis=data.id_basis @ mix))
 
 
-@pytest.mark.parametrize("corrections", [0, 2])
-def test_the_same_shapes_in_another_basis(corrections):
+@pytest.mark.parametrize(("corrections", "closeups"), [(0, 0), (2, 0), (2, 2)])
+def test_the_same_shapes_in_another_basis(corrections, closeups):
     old, new = load_face_model("photoface"), turned_basis()
     torch.manual_seed(0)
-    regressor = Regressor("mbnetv3", old.sizes, 64, "6d", corrections=corrections).eval()
+    regressor = Regressor(
+        "mbnetv3", old.sizes, 64, "6d", corrections=corrections, closeups=closeups
+    ).eval()
     generator = torch.Generator().manual_seed(2)
     features = torch.randn(3, 960, 1, 1, generator=generator)
-    sizes = ((24, 16), (40, 8), (112, 4))
+    sizes = [(16, 32)] * bool(closeups) + [(24, 16), (40, 8), (112, 4)]
     maps = [torch.randn(3, width, side, side, generator=generator) for width, side in sizes]
     # Fresh backbones give the same for all pictures.
     regressor._features = lambda image: (features, maps)
@@ -37,6 +39,8 @@ def test_the_same_shapes_in_another_basis(corrections):
         set_points(regressor.aligned, old)
         for step in regressor.aligned.steps:
             torch.nn.init.normal_(step[-1].weight, 0, 0.02)
+    if regressor.near is not None:
+        torch.nn.init.normal_(regressor.near.step[-1].weight, 0, 0.02)
     image = torch.zeros(3, 3, 64, 64)
     with torch.no_grad():
         for head in regressor.final_layers[:2]:

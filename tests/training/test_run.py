@@ -227,6 +227,14 @@ def test_corrections_alone_are_trained_on_top_of_older_weights(prepared, tmp_pat
     assert run.train(tiny(prepared, tmp_path / "all", **changes)) == 0
     moved = load_checkpoint(tmp_path / "all" / run.WEIGHTS_FILE).regressor.state_dict()
     assert not torch.equal(moved["final_layers.0.weight"], after["final_layers.0.weight"])
+    # Close-ups are added and learn with the corrections, alone.
+    changes |= dict(closeups=2, train_only="corrections")
+    assert run.train(tiny(prepared, tmp_path / "near", **changes)) == 0
+    loaded = load_checkpoint(tmp_path / "near" / run.WEIGHTS_FILE)
+    assert loaded.description.closeups == 2
+    near = loaded.regressor.state_dict()
+    assert near["near.step.2.weight"].abs().max() > 0
+    assert torch.equal(near["final_layers.0.weight"], after["final_layers.0.weight"])
 
 
 def test_training_corrections_that_are_not_there_is_refused(prepared, tmp_path):

@@ -135,7 +135,7 @@ def prepare_face(
             _cut(mask, matrix, region_size, True),
             LABELS_FROM[entry.mask_from],
         )
-        labels = labels if mesh is None else repair_sides(labels, points)
+        labels = labels if mesh is None else repair_sides_by_mesh(labels, points)
     elif mesh is not None and pseudo_labels:
         labels, labels_source = polygon_labels(points, region_size), LABELS_PSEUDO
     record = FaceRecord(
@@ -189,7 +189,7 @@ def polygon_labels(points: np.ndarray, size: int) -> np.ndarray:
     return labels
 
 
-def repair_sides(labels: np.ndarray, points: np.ndarray) -> np.ndarray:
+def repair_sides_by_mesh(labels: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Swap left and right where a mask has them exchanged (7 % of CelebAMask-HQ do).
 
     Eyes and brows vote: the sides are exchanged if the parts lie nearer to the mesh's parts of

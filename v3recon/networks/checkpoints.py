@@ -42,6 +42,7 @@ class CheckpointDescription:
         rotation: "euler" or "6d".
         pooling: "mean" or "spatial" (see `networks.regressor`).
         corrections: how often the estimate is corrected (see `networks.mesh_aligned`).
+        closeups: how often close-ups then correct it.
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
         format_version: of the file.
@@ -55,6 +56,7 @@ class CheckpointDescription:
     rotation: str = "euler"
     pooling: str = "mean"
     corrections: int = 0
+    closeups: int = 0
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -108,6 +110,7 @@ def save_checkpoint(
         rotation=regressor.rotation,
         pooling=regressor.pooling,
         corrections=regressor.corrections,
+        closeups=regressor.closeups,
         crop_rule=dict(crop_rule),
         training=dict(training or {}),
     )
@@ -200,12 +203,13 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
     try:
         id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
         input_size = int(fields.pop("input_size"))
-        corrections = int(fields.pop("corrections", 0))
+        corrections, closeups = (int(fields.pop(name, 0)) for name in ("corrections", "closeups"))
         description = CheckpointDescription(
             **fields,
             sizes=(id_size, exp_size, alb_size),
             input_size=input_size,
             corrections=corrections,
+            closeups=closeups,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its description is malformed ({error})") from None
@@ -238,8 +242,9 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
         raise ValueError(f"its rotation {description.rotation!r} is not known")
     if description.pooling not in POOLINGS:
         raise ValueError(f"its pooling {description.pooling!r} is not known; update v3recon")
-    if not 0 <= description.corrections <= MAX_CORRECTIONS:
-        raise ValueError(f"its corrections must be 0…{MAX_CORRECTIONS}")
+    for name in ("corrections", "closeups"):
+        if not 0 <= getattr(description, name) <= MAX_CORRECTIONS:
+            raise ValueError(f"its {name} must be 0…{MAX_CORRECTIONS}")
     regressor = _unfilled(description)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
@@ -278,6 +283,7 @@ def _unfilled(description: CheckpointDescription) -> Regressor:
             description.rotation,
             description.pooling,
             description.corrections,
+            description.closeups,
         )
 
     try:

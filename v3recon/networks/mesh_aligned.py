@@ -2,7 +2,8 @@
 
 A head that sees a pooled map must say from afar where a lip ends. Here the estimated landmarks are
 projected into a fine feature map, and what lies under them says how they must move: the mesh
-alignment feedback of PyMAF (Zhang et al., ICCV 2021) for a face in one crop.
+alignment feedback of PyMAF (Zhang et al., ICCV 2021) for a face in one crop. Close-ups then read a
+patch of a still finer map around each point of eyes, brows, nose and lips.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, interpolate
 
+from v3recon.face_models.bfm import CONTOUR_LINES
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix, rotation_6d_to_matrix
@@ -27,6 +29,15 @@ HIDDEN = 320
 """Width between features and corrections."""
 TRANS_SIZE = 3
 MAX_CORRECTIONS = 8
+CLOSEUP_POINTS = slice(CONTOUR_LINES, POINTS)
+"""Points that have close-ups: all but the jaw's, whose place slides along the contour."""
+CLOSEUP_SIDE = 5
+"""Samples along a side of a close-up, one cell of the finest map apart."""
+CLOSEUP_WIDTH = 96
+CLOSEUP_CHANNELS = 16
+"""Width within, and numbers kept of, each close-up."""
+CLOSEUP_HIDDEN = 208
+"""Width between close-ups and corrections."""
 
 
 class MeshAlignedCorrections(nn.Module):
@@ -62,20 +73,10 @@ class MeshAlignedCorrections(nn.Module):
             nn.BatchNorm2d(CHANNELS),
             nn.Hardswish(),
         )
+        outputs = shape_size + rotation_size + TRANS_SIZE
         self.steps = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Linear(POINTS * (CHANNELS + 2), HIDDEN),
-                    nn.Hardswish(),
-                    nn.Linear(HIDDEN, shape_size + rotation_size + TRANS_SIZE),
-                )
-                for _ in range(count)
-            ]
+            [_zero_step(POINTS * (CHANNELS + 2), HIDDEN, outputs) for _ in range(count)]
         )
-        for step in self.steps:
-            last = cast(nn.Linear, cast(nn.Sequential, step)[-1])
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
 
     def forward(
         self, maps: Sequence[Tensor], shape: Tensor, pose: Tensor, trans: Tensor
@@ -93,13 +94,10 @@ class MeshAlignedCorrections(nn.Module):
         """
         fine = self._fine_map(maps)
         for step in self.steps:
-            places = self._places(shape.detach(), pose.detach(), trans.detach())
+            places = self.places(shape.detach(), pose.detach(), trans.detach())
             seen = grid_sample(fine, places[:, :, None], align_corners=False)
             change = step(torch.cat([seen.flatten(1), places.flatten(1)], 1))
-            by_shape, by_pose, by_trans = change.split(
-                [shape.shape[1], pose.shape[1], TRANS_SIZE], 1
-            )
-            shape, pose, trans = shape + by_shape, pose + by_pose, trans + by_trans
+            shape, pose, trans = _add(change, shape, pose, trans)
         return shape, pose, trans
 
     def _fine_map(self, maps: Sequence[Tensor]) -> Tensor:
@@ -112,8 +110,17 @@ class MeshAlignedCorrections(nn.Module):
             merged = here
         return self.smooth(merged)
 
-    def _places(self, shape: Tensor, pose: Tensor, trans: Tensor) -> Tensor:
-        """Where the points are in the crop, [B, P, 2] in -1…1 (borders of the crop)."""
+    def places(self, shape: Tensor, pose: Tensor, trans: Tensor) -> Tensor:
+        """Where the points are in the crop.
+
+        Args:
+            shape: [B, Kid + Kexp].
+            pose: [B, 3] Euler angles, radians, or [B, 6] two axes.
+            trans: [B, 3] decimetres.
+
+        Returns:
+            [B, P, 2] in -1…1 (borders of the crop).
+        """
         camera = Camera()
         code = self.basis.flatten(0, 1) @ shape.T
         points = self.mean + code.T.unflatten(1, (POINTS, 3))
@@ -121,6 +128,92 @@ class MeshAlignedCorrections(nn.Module):
         rotation = euler_to_matrix(pose) if is_euler else rotation_6d_to_matrix(pose)
         pixels = project(points @ rotation + trans[:, None], camera)
         return (2 * pixels + 1) / camera.image_size - 1
+
+
+class CloseUps(nn.Module):
+    """Patches around the points of an estimate to its correction; the same weights every time.
+
+    The step between coarse and fine is that of cascaded shape regression (Cao et al., IJCV 2014):
+    what a patch shows depends on how far its point is off.
+    """
+
+    def __init__(self, width: int, shape_size: int, rotation_size: int, count: int) -> None:
+        """Build with random weights whose corrections are 0.
+
+        Args:
+            width: channels of the map that is read.
+            shape_size: numbers of identity and expression coefficients together.
+            rotation_size: numbers that parameterise the rotation, 3 (Euler) or 6.
+            count: how often the estimate is corrected.
+        """
+        super().__init__()
+        self.count = count
+        pixels = CLOSEUP_SIDE**2 * width
+        self.read = nn.Sequential(
+            nn.LayerNorm(pixels),
+            nn.Linear(pixels, CLOSEUP_WIDTH),
+            nn.Hardswish(),
+            nn.Linear(CLOSEUP_WIDTH, CLOSEUP_CHANNELS),
+        )
+        points = len(range(POINTS)[CLOSEUP_POINTS])
+        outputs = shape_size + rotation_size + TRANS_SIZE
+        self.step = _zero_step(points * (CLOSEUP_CHANNELS + 2), CLOSEUP_HIDDEN, outputs)
+
+    def forward(
+        self,
+        fine: Tensor,
+        where: MeshAlignedCorrections,
+        shape: Tensor,
+        pose: Tensor,
+        trans: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The corrected estimate.
+
+        Args:
+            fine: feature map [B, width, h, w] of the whole crop.
+            where: knows where the points of an estimate are.
+            shape: [B, Kid + Kexp].
+            pose: [B, 3] Euler angles, radians, or [B, 6] two axes.
+            trans: [B, 3] decimetres.
+
+        Returns:
+            Shape, pose and translation, of the same shapes.
+        """
+        reach = torch.arange(CLOSEUP_SIDE, device=fine.device) - CLOSEUP_SIDE // 2
+        rows, columns = torch.meshgrid(reach, reach, indexing="ij")
+        cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
+        offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell
+        for _ in range(self.count):
+            places = where.places(shape.detach(), pose.detach(), trans.detach())
+            places = places[:, CLOSEUP_POINTS]
+            seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
+            read = self.read(seen.permute(0, 2, 3, 1).flatten(2))
+            change = self.step(torch.cat([read.flatten(1), places.flatten(1)], 1))
+            shape, pose, trans = _add(change, shape, pose, trans)
+        return shape, pose, trans
+
+
+def last_linear(step: nn.Module) -> nn.Linear:
+    """The layer of a step that gives corrections."""
+    return cast(nn.Linear, cast(nn.Sequential, step)[-1])
+
+
+def _add(
+    change: Tensor, shape: Tensor, pose: Tensor, trans: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """An estimate plus its correction [B, Kid + Kexp + R + 3]."""
+    sizes = [shape.shape[1], pose.shape[1], TRANS_SIZE]
+    by_shape, by_pose, by_trans = change.split(sizes, 1)
+    return shape + by_shape, pose + by_pose, trans + by_trans
+
+
+def _zero_step(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
+    """What was read to a correction, which is 0 until it is trained."""
+    step = nn.Sequential(nn.Linear(inputs, hidden), nn.Hardswish(), nn.Linear(hidden, outputs))
+    last = last_linear(step)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return step
 
 
 @torch.no_grad()
@@ -140,15 +233,17 @@ def set_points(corrections: MeshAlignedCorrections, model: LinearFaceModel) -> N
     corrections.basis.copy_(basis)
 
 
-def feature_levels(backbone: nn.Module) -> tuple[list[int], list[int]]:
-    """Which of a backbone's maps are read, those of strides 4, 8 and 16: indices and widths.
+def feature_levels(
+    backbone: nn.Module, wanted: Sequence[int] = (4, 8, 16)
+) -> tuple[list[int], list[int]]:
+    """Which of a backbone's maps have these strides: indices and widths.
 
     Raises:
         ValueError: if the backbone has no such maps (it is no pyramid).
     """
     info = cast(list[dict[str, Any]], getattr(backbone, "feature_info", []))
     strides = [level["reduction"] for level in info]
-    if not {4, 8, 16} <= set(strides):
-        raise ValueError("this backbone has no feature maps of strides 4, 8 and 16 to correct by")
-    indices = [strides.index(stride) for stride in (4, 8, 16)]
+    if not set(wanted) <= set(strides):
+        raise ValueError(f"this backbone has no feature maps of strides {tuple(wanted)} to read")
+    indices = [strides.index(stride) for stride in wanted]
     return indices, [info[index]["num_chs"] for index in indices]

@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
-from v3recon.networks.mesh_aligned import MeshAlignedCorrections, feature_levels
+from v3recon.networks.mesh_aligned import CloseUps, MeshAlignedCorrections, feature_levels
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large
 from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
 
@@ -45,6 +45,7 @@ class Regressor(nn.Module):
         pooling: "mean" (the official one) or "spatial".
         corrections: how often the estimate is corrected where its mesh lies in finer feature
             maps (see `networks.mesh_aligned`); 0 in the official networks.
+        closeups: how often it is then corrected by close-ups of the points; needs corrections.
     """
 
     def __init__(
@@ -55,12 +56,14 @@ class Regressor(nn.Module):
         rotation: str = "euler",
         pooling: str = "mean",
         corrections: int = 0,
+        closeups: int = 0,
     ) -> None:
         """Build with random weights; see `networks.checkpoints` for loading.
 
         Raises:
-            ValueError: if the backbone, the rotation or the pooling is not known, or a backbone
-                without a pyramid of feature maps is to be corrected.
+            ValueError: if the backbone, the rotation or the pooling is not known, a backbone
+                without a pyramid of feature maps is to be corrected, or close-ups are asked for
+                without corrections.
         """
         super().__init__()
         if pooling not in POOLINGS:
@@ -85,17 +88,33 @@ class Regressor(nn.Module):
             heads[ANGLE_HEAD].bias = nn.Parameter(torch.tensor(IDENTITY_6D))
         self.final_layers = nn.ModuleList(heads)
         self.aligned: MeshAlignedCorrections | None = None
+        self.near: CloseUps | None = None
         self._levels: list[int] = []
+        if closeups and not corrections:
+            raise ValueError("close-ups need corrections before them; add --corrections N")
         if corrections:
             self._levels, widths = feature_levels(self.backbone)
-            self.aligned = MeshAlignedCorrections(
-                widths, self.sizes, ROTATIONS[rotation], corrections
-            )
+            size = ROTATIONS[rotation]
+            self.aligned = MeshAlignedCorrections(widths, self.sizes, size, corrections)
+        if closeups:
+            finest, widths = feature_levels(self.backbone, (2,))
+            self._levels = [*finest, *self._levels]
+            self.near = CloseUps(widths[0], sum(self.sizes[:2]), ROTATIONS[rotation], closeups)
 
     @property
     def corrections(self) -> int:
         """How often the estimate is corrected."""
         return 0 if self.aligned is None else len(self.aligned.steps)
+
+    @property
+    def correctors(self) -> list[nn.Module]:
+        """The parts that correct the estimate, those it has."""
+        return [part for part in (self.aligned, self.near) if part is not None]
+
+    @property
+    def closeups(self) -> int:
+        """How often it is then corrected by close-ups."""
+        return 0 if self.near is None else self.near.count
 
     def features(self, image: Tensor) -> Tensor:
         """Pooled features [B, F, 1, 1] of crops [B, 3, S, S] in 0…1, S = input_size.
@@ -154,12 +173,22 @@ class Regressor(nn.Module):
 
     def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
         features, finer = self._features(image)
+        # Half a pixel is 1/400 of an axis: what leaves the backbone is read in full precision.
+        with torch.autocast(image.device.type, enabled=False):
+            finer = [level.to(image.dtype) for level in finer]
+            return self._read(features.to(image.dtype), finer)
+
+    def _read(self, features: Tensor, finer: list[Tensor]) -> tuple[FaceCoeffs, Tensor | None]:
+        """Coefficients and, where it is learned, the rotation matrix from what was seen."""
         outputs = [head(features).flatten(1) for head in self.final_layers]
         id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
         trans = torch.cat([trans_xy, trans_z], 1)
         if self.aligned is not None:
             shape = torch.cat([id_coeffs, exp_coeffs], 1)
-            shape, pose, trans = self.aligned(finer, shape, pose, trans)
+            coarser = finer if self.near is None else finer[1:]
+            shape, pose, trans = self.aligned(coarser, shape, pose, trans)
+            if self.near is not None:
+                shape, pose, trans = self.near(finer[0], self.aligned, shape, pose, trans)
             id_coeffs, exp_coeffs = shape.split(list(self.sizes[:2]), 1)
         rotation = None
         if self.rotation == "6d":
@@ -182,17 +211,21 @@ def start_from(regressor: Regressor, narrow: Regressor) -> None:
     """Start a regressor from one with fewer parts: the same coefficients come out.
 
     Args:
-        regressor: its backbone and heads are overwritten. Where it has spatial pooling or
-            corrections and the other has not, they change nothing until they are trained.
+        regressor: its backbone and heads are overwritten. Where it has spatial pooling,
+            corrections or close-ups and the other has not, they change nothing until they are
+            trained.
         narrow: the same backbone, sizes and rotation, and no part that `regressor` lacks.
 
     Raises:
-        ValueError: if `narrow` has spatial pooling or corrections that `regressor` lacks.
+        ValueError: if `narrow` has spatial pooling, corrections or close-ups that `regressor`
+            lacks.
     """
     if narrow.pooling == "spatial" and regressor.pooling == "mean":
         raise ValueError("it has spatial pooling; add --pooling spatial")
     if narrow.corrections not in (0, regressor.corrections):
         raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
+    if narrow.near is not None and regressor.near is None:
+        raise ValueError(f"it has close-ups; add --closeups {narrow.closeups}")
     weights = narrow.state_dict()
     for key, value in regressor.final_layers.state_dict(prefix="final_layers.").items():
         if key.endswith("weight"):  # what the heads see besides counts 0 for now

@@ -67,8 +67,10 @@ class TrainConfig:
     """mean (as the official networks) or spatial: the heads see the last feature map as well."""
     corrections: int = 0
     """How often the estimate is corrected where its mesh lies in finer feature maps."""
+    closeups: int = 0
+    """How often close-ups of its points then correct it (MobileNet, ResNet)."""
     train_only: str = "all"
-    """all, or corrections: the rest of the network stays as it is, which is twice as fast."""
+    """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
     init_from: Path | None = None
     """Start from the weights of this checkpoint."""
     init_face_model: Path | None = None
@@ -129,8 +131,9 @@ class TrainConfig:
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.train_only not in ("all", "corrections"):
             raise ValueError(f"train_only must be all or corrections, not {self.train_only!r}")
-        if not 0 <= self.corrections <= MAX_CORRECTIONS:
-            raise ValueError(f"corrections must lie in 0…{MAX_CORRECTIONS}")
+        for name in ("corrections", "closeups"):
+            if not 0 <= getattr(self, name) <= MAX_CORRECTIONS:
+                raise ValueError(f"{name} must lie in 0…{MAX_CORRECTIONS}")
         if self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
@@ -156,7 +159,7 @@ def save_config(config: TrainConfig, path: Path) -> None:
 _VERTICES = TermWeights()
 _FULL = TermWeights(landmarks=2.0, gaps=2.0, parts=1.5e-2, parsed=0.5, photometric=2.0, light=2.0)
 # Colours teach albedo and light, which are not corrected.
-_CORRECTIONS = replace(_FULL, parts=3e-2, photometric=0.0, light=0.0)
+_CORRECTIONS = replace(_FULL, parts=4.5e-2, photometric=0.0, light=0.0)
 _NONE = Path("prepared")
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "mbnetv3": (
@@ -210,6 +213,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             out=Path("runs/corrections"),
             pooling="spatial",
             corrections=2,
+            closeups=3,
             train_only="corrections",
             input_size=160,
             weights=_CORRECTIONS,
@@ -217,10 +221,10 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             labelled=0.45,
             roll_sigma=10.0,
             far=0.02,
-            steps=1400,
+            steps=4800,
             warmup=50,
-            decay=0.7,
-            learning_rate=1e-3,
+            decay=0.75,
+            learning_rate=1.3e-3,
             ema=0.998,
         ),
     ),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.networks.mesh_aligned import MeshAlignedCorrections, set_points
+from v3recon.networks.mesh_aligned import last_linear, set_points
 from v3recon.networks.regressor import Regressor
 
 RIDGE = 1e-9
@@ -52,7 +50,10 @@ def rebase_heads(
     offset = solver @ (mean - new_mean).reshape(-1)
     _map_heads(regressor, linear, offset)
     if regressor.aligned is not None:
-        _map_corrections(regressor.aligned, linear)
+        steps = [*regressor.aligned.steps]
+        steps += [] if regressor.near is None else [regressor.near.step]
+        for step in steps:
+            _map_correction(last_linear(step), linear)
         set_points(regressor.aligned, new)
     weight, bias = _head(regressor, ALBEDO_HEAD)
     torch.nn.init.normal_(weight, 0, 1e-3)
@@ -71,13 +72,11 @@ def _map_heads(regressor: Regressor, linear: Tensor, offset: Tensor) -> None:
         bias.copy_(biases[rows])
 
 
-def _map_corrections(corrections: MeshAlignedCorrections, linear: Tensor) -> None:
+def _map_correction(last: nn.Linear, linear: Tensor) -> None:
     """Corrections are differences of coefficients: c' = linear c without the offset."""
-    for step in corrections.steps:
-        last = cast(nn.Linear, cast(nn.Sequential, step)[-1])
-        count = len(linear)
-        last.weight[:count] = (linear @ last.weight[:count].double()).float()
-        last.bias[:count] = (linear @ last.bias[:count].double()).float()
+    count = len(linear)
+    last.weight[:count] = (linear @ last.weight[:count].double()).float()
+    last.bias[:count] = (linear @ last.bias[:count].double()).float()
 
 
 def _head(regressor: Regressor, number: int) -> tuple[Tensor, Tensor]:

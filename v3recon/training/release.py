@@ -52,6 +52,7 @@ def release(config: ReleaseConfig) -> None:
         rotation="6d",
         pooling=recipe.get("pooling", "mean"),
         corrections=recipe.get("corrections", 0),
+        closeups=recipe.get("closeups", 0),
     )
     regressor.load_state_dict(state.average)
     summary: dict[str, object] = {"step": state.step}

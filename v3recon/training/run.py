@@ -270,6 +270,7 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
         rotation="6d",
         pooling=config.pooling,
         corrections=config.corrections,
+        closeups=config.closeups,
     )
     if regressor.aligned is not None:
         set_points(regressor.aligned, model)
@@ -286,15 +287,16 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
         regressor.requires_grad_(False)
         if regressor.aligned is None:
             raise ValueError("--train-only corrections needs --corrections N")
-        regressor.aligned.requires_grad_(True)
+        for part in regressor.correctors:
+            part.requires_grad_(True)
     return regressor
 
 
 def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
     """Training mode, but batch norms of parts that are not trained keep their statistics."""
     regressor.train(config.train_only == "all")
-    if regressor.aligned is not None:
-        regressor.aligned.train()
+    for part in regressor.correctors:
+        part.train()
 
 
 def check_transfer(

@@ -235,7 +235,7 @@ def _read_labels(face: TrainingFace) -> np.ndarray | None:
         return None
     corners = face.points[:, :2]
     right, left = corners[[33, 133]].mean(0), corners[[263, 362]].mean(0)
-    return part_votes.repair_sides(labels, right, left)[0]
+    return part_votes.repair_sides_by_eyes(labels, right, left)[0]
 
 
 def _eyes_show(points: np.ndarray) -> bool:

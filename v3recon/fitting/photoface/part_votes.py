@@ -33,7 +33,7 @@ _MIN_VOTES = 5
 _FAR = 10.0  # times the depth of the face
 
 
-def repair_sides(
+def repair_sides_by_eyes(
     labels: np.ndarray, right_eye: np.ndarray, left_eye: np.ndarray
 ) -> tuple[np.ndarray, bool]:
     """Exchange the sides of a label map whose eyes and brows contradict the fitted face.
