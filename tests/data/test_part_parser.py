@@ -73,7 +73,8 @@ def test_part_iou_counts_pixels():
 @pytest.mark.slow
 def test_training_learns_what_masks_show(prepared):
     records = PreparedSet(prepared / "prepared")
-    parser = train_parser(records, list(range(6)), steps=40, batch=2)
+    start = part_parser.start_backbone(None)
+    parser = train_parser(records, list(range(6)), steps=40, batch=2, start=start)
     labels = parse_record(parser, drawn_face(1))
     assert (labels == 5).sum() < 0.5 * (polygon_labels(drawn_face(1).points, 256) == 5).sum()
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from v3recon.data.augment import Placement
-from v3recon.data.samples import LABELS_HAND, FaceRecord, collate, place_sample
-from v3recon.data.shards import PreparedSet
+from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, FaceRecord, collate, place_sample
+from v3recon.data.shards import PreparedSet, open_shard, shard_folders
 from v3recon.decode import decode
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import fit_landmarks
@@ -48,7 +48,7 @@ def points_of(coeffs, model):
     return points.numpy(), decoded
 
 
-@pytest.mark.parametrize("given", ["mask", "points"])
+@pytest.mark.parametrize("given", ["mask", "parsed", "points"])
 def test_brows_move_to_where_people_see_them(given, model):
     camera = Camera()
     neutral = FaceCoeffs.zeros(1, model.sizes)
@@ -65,8 +65,8 @@ def test_brows_move_to_where_people_see_them(given, model):
         image=np.zeros((224, 224, 3), np.uint8),
         points=detected.astype(np.float32),
         landmarks_68=hand,
-        labels=labels if given == "mask" else None,
-        labels_source=LABELS_HAND if given == "mask" else 0,
+        labels=None if given == "points" else labels,
+        labels_source={"mask": LABELS_HAND, "parsed": LABELS_PARSED, "points": 0}[given],
         pose=np.zeros(3, np.float32),
         source=0,
         name="drawn",
@@ -75,7 +75,10 @@ def test_brows_move_to_where_people_see_them(given, model):
         collate([place_sample(record, Placement(), None, 64)]).points, model, camera
     )
     face = refine_points.make_training_face(model)
-    config = refine_points.RefineConfig(Path("in"), Path("out"), steps=40, prior=1e-3)
+    parsed = given == "parsed"
+    config = refine_points.RefineConfig(
+        Path("in"), Path("out"), steps=40, prior=1e-3, parsed=parsed
+    )
     refined, good = refine_points.refine_records([record], Started(start), face, config)
     assert good.all() and refined.shape == (1, 468, 3)
     wanted = (truth - detected)[BROW, 1].mean()
@@ -108,6 +111,20 @@ def test_only_marked_photos_change_and_the_original_does_not(prepared, tmp_path,
     assert (
         refine_points.main(["--prepared", str(tmp_path / "no"), "--out", str(tmp_path / "x")]) == 2
     )
+
+
+def test_photos_with_parsed_masks_change_when_that_is_wanted(prepared, tmp_path, monkeypatch):
+    for folder in shard_folders(prepared, "train"):
+        shard = open_shard(folder)
+        source = np.asarray(shard.arrays["labels_source"])
+        assert (source != LABELS_HAND).any() and (source != LABELS_PARSED).all()
+        monkeypatch.setitem(
+            shard.arrays, "labels_source", np.where(source == LABELS_HAND, source, LABELS_PARSED)
+        )
+        marked = refine_points._marked_rows(shard, False)
+        everyone = np.flatnonzero(np.isfinite(shard.arrays["points"][:, 0, 0]))
+        assert set(marked) < set(everyone)
+        assert (refine_points._marked_rows(shard, True) == everyone).all()
 
 
 def test_refined_points_keep_the_record_s_frame(model, prepared):

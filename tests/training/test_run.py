@@ -237,6 +237,24 @@ def test_corrections_alone_are_trained_on_top_of_older_weights(prepared, tmp_pat
     assert torch.equal(near["final_layers.0.weight"], after["final_layers.0.weight"])
 
 
+def test_the_trunk_may_learn_slowly_and_keep_its_statistics(prepared, tmp_path):
+    config = tiny(
+        prepared,
+        tmp_path / "run",
+        corrections=1,
+        closeups=1,
+        part_map=True,
+        trunk_rate=0.0,
+        freeze_norms=True,
+        weights=TermWeights(part_map=1.0, parsed=0.5),
+    )
+    before = run.start_regressor(config, load_face_model("photoface")).state_dict()
+    assert run.train(config) == 0
+    after = load_checkpoint(config.out / run.WEIGHTS_FILE).regressor.state_dict()
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert {"part_map", "near", "aligned"} >= moved >= {"part_map", "near"}, moved
+
+
 def test_training_corrections_that_are_not_there_is_refused(prepared, tmp_path):
     with pytest.raises(ValueError, match="--corrections N"):
         run.train(tiny(prepared, tmp_path, train_only="corrections"))

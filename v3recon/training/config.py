@@ -31,7 +31,9 @@ class TermWeights:
     parts: float = 0.0
     """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
     parsed: float = 0.0
-    """Weight of masks of the part parser against hand-made ones within `parts`."""
+    """Weight of masks of the part parser against hand-made ones within `parts`, `part_map`."""
+    part_map: float = 0.0
+    """Cross-entropy of the network's part map (`--part-map`) against masks."""
     marked: float = 0.3
     """Weight within `points` and `gaps` of detected points on photos with hand-made points or
     masks, which know better; 1 for a set whose points were refined (`training.refine_points`)."""
@@ -69,6 +71,8 @@ class TrainConfig:
     """How often the estimate is corrected where its mesh lies in finer feature maps."""
     closeups: int = 0
     """How often close-ups of its points then correct it (MobileNet, ResNet)."""
+    part_map: bool = False
+    """Whether the close-ups also read a map of the face's parts, learned from masks."""
     train_only: str = "all"
     """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
     init_from: Path | None = None
@@ -84,6 +88,11 @@ class TrainConfig:
     """Faces per forward pass and per batch-norm group; must divide batch_size / processes."""
     learning_rate: float = 1.5e-3
     """Peak learning rate of AdamW."""
+    trunk_rate: float = 1.0
+    """Rate of backbone and heads as a share of it; corrections learn at the full rate."""
+    freeze_norms: bool = False
+    """Keep the backbone's batch-norm statistics: for weights that have learned already, and
+    small micro-batches."""
     weight_decay: float = 0.02
     """Decoupled weight decay, on matrices only."""
     warmup: int = 300

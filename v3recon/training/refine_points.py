@@ -29,6 +29,7 @@ from v3recon.data.augment import Placement, crop_matrix
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import (
     LABELS_HAND,
+    LABELS_PARSED,
     FaceRecord,
     TrainingBatch,
     collate,
@@ -81,6 +82,8 @@ class RefineConfig:
     """Split to refine; the others are copied."""
     steps: int = 100
     """Steps of the refit."""
+    parsed: bool = False
+    """Also refit photos whose mask is the part parser's."""
     prior: float = 0.005
     """Weight of a squared shape coefficient (in standard deviations)."""
     batch_size: int = 64
@@ -109,7 +112,7 @@ def refine_set(config: RefineConfig) -> tuple[int, int]:
     for folder in tqdm(folders, unit="shard", disable=None):
         shard = open_shard(folder)
         points = np.array(shard.arrays["points"])
-        marked = _marked_rows(shard)
+        marked = _marked_rows(shard, config.parsed)
         for start in range(0, len(marked), config.batch_size):
             rows = marked[start : start + config.batch_size]
             refined, good = refine_records(
@@ -125,9 +128,12 @@ def refine_set(config: RefineConfig) -> tuple[int, int]:
     return tried, kept
 
 
-def _marked_rows(shard: Shard) -> np.ndarray:
-    """Rows of a shard with a mesh and a hand-made mask or hand-made points."""
-    marked = hand_marked(shard.arrays["labels_source"], shard.arrays["landmarks_68"])
+def _marked_rows(shard: Shard, parsed: bool) -> np.ndarray:
+    """Rows of a shard with a mesh and a hand-made mask or points, or a parsed mask if wanted."""
+    sources = shard.arrays["labels_source"]
+    marked = hand_marked(sources, shard.arrays["landmarks_68"])
+    if parsed:
+        marked = marked | (np.asarray(sources) == LABELS_PARSED)
     return np.flatnonzero(marked & np.isfinite(shard.arrays["points"][:, 0, 0]))
 
 
@@ -184,7 +190,9 @@ def refit(
     optimizer = torch.optim.Adam(
         [{"params": free[:2], "lr": rates[0]}, {"params": free[2:], "lr": rates[1]}]
     )
-    usable = (batch.labels_source == LABELS_HAND) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+    trusted = (LABELS_HAND, LABELS_PARSED) if config.parsed else (LABELS_HAND,)
+    usable = torch.isin(batch.labels_source, torch.tensor(trusted))
+    usable = usable & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
     masked = usable.nonzero()[:, 0]
     labels = batch.labels[masked]
     labels = labels.masked_fill(labels == SKIN_LABEL, 0)  # its border is hair

@@ -64,6 +64,8 @@ from v3recon.types import FaceCoeffs
 
 STATE_FILE = "last.pt"
 WEIGHTS_FILE = "regressor.pth"
+RATE_SCALE = "rate_scale"
+"""Key of a parameter group: its rate as a share of the learning rate."""
 
 
 class Packed(nn.Module):
@@ -74,12 +76,12 @@ class Packed(nn.Module):
         super().__init__()
         self.regressor = regressor
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed coefficients [B, K] and rotation [B, 3, 3]."""
-        coeffs, rotation = self.regressor.predict(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Packed coefficients [B, K], rotation [B, 3, 3] and the part map if there is one."""
+        coeffs, rotation, logits = self.regressor.predict_with_parts(image)
         # The loss sees the matrix; angles have no finite gradient at 90 degrees of yaw.
         coeffs = replace(coeffs, angle=coeffs.angle.detach())
-        return coeffs.to_tensor(), rotation
+        return coeffs.to_tensor(), rotation, logits
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -99,18 +101,22 @@ def weights_at(step: int, config: TrainConfig) -> TermWeights:
     return replace(config.weights, parts=0.0, photometric=0.0)
 
 
-def make_optimizer(regressor: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW; biases and batch-norm scales are not decayed."""
-    trained = [p for p in regressor.parameters() if p.requires_grad]
-    matrices = [p for p in trained if p.ndim > 1]
-    vectors = [p for p in trained if p.ndim <= 1]
-    return torch.optim.AdamW(
-        [
-            {"params": matrices, "weight_decay": config.weight_decay},
-            {"params": vectors, "weight_decay": 0.0},
-        ],
-        lr=config.learning_rate,
-    )
+def make_optimizer(regressor: Regressor, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW; biases and batch-norm scales are not decayed, the trunk may learn more slowly."""
+    late = {id(p) for part in regressor.correctors for p in part.parameters()}
+    groups = []
+    for is_late, scale in ((False, config.trunk_rate), (True, 1.0)):
+        trained = [
+            p for p in regressor.parameters() if p.requires_grad and (id(p) in late) == is_late
+        ]
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]
+        groups += [
+            {"params": matrices, "weight_decay": config.weight_decay, RATE_SCALE: scale},
+            {"params": vectors, "weight_decay": 0.0, RATE_SCALE: scale},
+        ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=config.learning_rate)
 
 
 def record_repeats(records: PreparedSet, share: float) -> np.ndarray:
@@ -206,7 +212,9 @@ def train_step(
     network: nn.Module,
     regressor: Regressor,
     batch: TrainingBatch,
-    loss_of: Callable[[FaceCoeffs, Tensor, TrainingBatch], tuple[Tensor, dict[str, Tensor]]],
+    loss_of: Callable[
+        [FaceCoeffs, Tensor, Tensor | None, TrainingBatch], tuple[Tensor, dict[str, Tensor]]
+    ],
     config: TrainConfig,
     workers: Workers,
 ) -> dict[str, float]:
@@ -235,9 +243,9 @@ def train_step(
         image = to_float_image(part).contiguous(memory_format=torch.channels_last)
         mixed = config.precision == "bfloat16"
         with torch.autocast(workers.device.type, torch.bfloat16, enabled=mixed):
-            packed, rotation = network(image)
+            packed, rotation, logits = network(image)
         coeffs = FaceCoeffs.from_tensor(packed.float(), regressor.sizes)
-        loss, terms = loss_of(coeffs, rotation.float(), part)
+        loss, terms = loss_of(coeffs, rotation.float(), logits, part)
         for name, value in {"total": loss.detach(), **terms}.items():
             number_ = float(value)
             if not math.isfinite(number_):
@@ -271,6 +279,7 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
         pooling=config.pooling,
         corrections=config.corrections,
         closeups=config.closeups,
+        part_map=config.part_map,
     )
     if regressor.aligned is not None:
         set_points(regressor.aligned, model)
@@ -295,6 +304,8 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
 def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
     """Training mode, but batch norms of parts that are not trained keep their statistics."""
     regressor.train(config.train_only == "all")
+    if config.freeze_norms:
+        regressor.backbone.eval()
     for part in regressor.correctors:
         part.train()
 
@@ -411,16 +422,17 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
             batch = next(stream).to(workers.device)
             weights = weights_at(step, config)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, config)
+                group["lr"] = learning_rate(step, config) * group[RATE_SCALE]
             set_training_mode(regressor, config)
 
             def loss_of(
                 coeffs: FaceCoeffs,
                 rotation: Tensor,
+                logits: Tensor | None,
                 part: TrainingBatch,
                 weights: TermWeights = weights,
             ) -> tuple[Tensor, dict[str, Tensor]]:
-                return training_loss(coeffs, rotation, part, face, weights, camera)
+                return training_loss(coeffs, rotation, part, face, weights, camera, logits)
 
             values = train_step(network, regressor, batch, loss_of, config, workers)
             nn.utils.clip_grad_norm_(regressor.parameters(), config.clip_norm)
