@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,22 @@ def test_half_precision_is_smaller_and_close(tmp_path, saved, model, regressor):
         assert loaded[key].dtype == value.dtype
         torch.testing.assert_close(loaded[key], value, rtol=1e-3, atol=1e-7)
         assert "running" not in key or torch.equal(loaded[key], value)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_file_has_few_storages_and_trains_on(tmp_path, model, regressor, half):
+    """Views of one long tensor: small files, and parameters that do not disturb each other."""
+    path = tmp_path / "piece.pth"
+    save_checkpoint(path, regressor, face_model=model, crop_rule=CROP_RULE, half=half)
+    with zipfile.ZipFile(path) as archive:
+        assert sum("/data/" in name for name in archive.namelist()) <= 3  # float, half, integers
+    loaded = load_checkpoint(path, model).regressor
+    before = {key: value.clone() for key, value in loaded.state_dict().items()}
+    name, parameter = next(iter(loaded.named_parameters()))
+    with torch.no_grad():
+        parameter += 1
+    for key, value in loaded.state_dict().items():
+        assert torch.equal(value, before[key] + (key == name)), key
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "mbnetv3"])

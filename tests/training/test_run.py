@@ -255,6 +255,20 @@ def test_the_trunk_may_learn_slowly_and_keep_its_statistics(prepared, tmp_path):
     assert {"part_map", "near", "aligned"} >= moved >= {"part_map", "near"}, moved
 
 
+def test_first_blocks_can_stay_as_they_are(prepared, tmp_path):
+    config = tiny(prepared, tmp_path / "run", frozen_blocks=2, steps=1, validate_every=9)
+    regressor = run.start_regressor(config, load_face_model("photoface"))
+    trained = [name for name, p in regressor.named_parameters() if p.requires_grad]
+    assert not any(
+        name.startswith(("backbone.features.0.", "backbone.features.1.")) for name in trained
+    )
+    assert any(name.startswith("backbone.features.2.") for name in trained)
+    with pytest.raises(ValueError, match="--frozen-blocks 99"):
+        run.start_regressor(replace(config, frozen_blocks=99), load_face_model("photoface"))
+    with pytest.raises(ValueError, match="not so many blocks in a row in resnet50"):
+        run.start_regressor(replace(config, backbone="resnet50"), load_face_model("photoface"))
+
+
 def test_training_corrections_that_are_not_there_is_refused(prepared, tmp_path):
     with pytest.raises(ValueError, match="--corrections N"):
         run.train(tiny(prepared, tmp_path, train_only="corrections"))

@@ -75,6 +75,9 @@ class TrainConfig:
     """Whether the close-ups also read a map of the face's parts, learned from masks."""
     train_only: str = "all"
     """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
+    frozen_blocks: int = 0
+    """First blocks of a MobileNet's backbone that stay as they are: most of a step's work, and
+    edges are edges."""
     init_from: Path | None = None
     """Start from the weights of this checkpoint."""
     init_face_model: Path | None = None

@@ -292,6 +292,14 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
             raise ValueError(f"{config.init_from}: {error}") from None
         if config.init_face_model is not None:
             rebase_heads(regressor, load_face_model(str(config.init_face_model)), model)
+    if config.frozen_blocks:
+        blocks = getattr(regressor.backbone, "features", None)
+        if not isinstance(blocks, nn.Sequential) or config.frozen_blocks > len(blocks):
+            raise ValueError(
+                f"--frozen-blocks {config.frozen_blocks}: not so many blocks in a row in"
+                f" {config.backbone}"
+            )
+        blocks[: config.frozen_blocks].requires_grad_(False)
     if config.train_only == "corrections":
         regressor.requires_grad_(False)
         if regressor.aligned is None:
