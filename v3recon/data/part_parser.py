@@ -44,12 +44,15 @@ from v3recon.data.shards import PreparedSet
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import replace_on_success
 from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.feature_pyramid import FeaturePyramid, block, enlarge
 from v3recon.networks.mesh_aligned import feature_levels
-from v3recon.networks.part_map import CLASSES, STRIDES, FeaturePyramid, block, enlarge
 from v3recon.networks.regressor import make_backbone
 
+CLASSES = 9
 SIZE = 160
 """Side of the crop that the parser works on, pixels."""
+STRIDES = (2, 4, 8, 16, 32)
+"""Levels of the backbone that are read."""
 DECODER_RATE, BACKBONE_RATE = 3e-3, 5e-4
 """Peak learning rates; the backbone knows faces already."""
 DRAW = AugmentSettings(
@@ -71,9 +74,9 @@ class PartParser(nn.Module):
         super().__init__()
         self.backbone, _ = make_backbone("mbnetv3")
         self.levels, widths = feature_levels(self.backbone, STRIDES)
-        self.pyramid = FeaturePyramid(widths[1:], width, separable=False)
+        self.pyramid = FeaturePyramid(widths[1:], width)
         self.join = block(width + widths[0] + 4 * (3 + CLASSES), narrow, 1)
-        self.fine = nn.Sequential(block(narrow), block(narrow))
+        self.fine = nn.Sequential(block(narrow, narrow), block(narrow, narrow))
         self.head = nn.Conv2d(narrow, 4 * CLASSES, 1)
 
     def train(self, mode: bool = True) -> PartParser:

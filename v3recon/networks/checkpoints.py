@@ -43,7 +43,6 @@ class CheckpointDescription:
         pooling: "mean" or "spatial" (see `networks.regressor`).
         corrections: how often the estimate is corrected (see `networks.mesh_aligned`).
         closeups: how often close-ups then correct it.
-        part_map: whether close-ups read a part map (see `networks.part_map`).
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
         format_version: of the file.
@@ -58,7 +57,6 @@ class CheckpointDescription:
     pooling: str = "mean"
     corrections: int = 0
     closeups: int = 0
-    part_map: bool = False
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -113,7 +111,6 @@ def save_checkpoint(
         pooling=regressor.pooling,
         corrections=regressor.corrections,
         closeups=regressor.closeups,
-        part_map=regressor.has_part_map,
         crop_rule=dict(crop_rule),
         training=dict(training or {}),
     )
@@ -226,14 +223,12 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
         id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
         input_size = int(fields.pop("input_size"))
         corrections, closeups = (int(fields.pop(name, 0)) for name in ("corrections", "closeups"))
-        part_map = bool(fields.pop("part_map", False))
         description = CheckpointDescription(
             **fields,
             sizes=(id_size, exp_size, alb_size),
             input_size=input_size,
             corrections=corrections,
             closeups=closeups,
-            part_map=part_map,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its description is malformed ({error})") from None
@@ -310,7 +305,6 @@ def _unfilled(description: CheckpointDescription) -> Regressor:
             description.pooling,
             description.corrections,
             description.closeups,
-            description.part_map,
         )
 
     try:

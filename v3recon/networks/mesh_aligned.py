@@ -36,8 +36,6 @@ CLOSEUP_SIDE = 5
 CLOSEUP_WIDTH = 96
 CLOSEUP_CHANNELS = 16
 """Width within, and numbers kept of, each close-up."""
-CLOSEUP_PART_WIDTH = 64
-"""Width within what is read of a part map."""
 CLOSEUP_HIDDEN = 208
 """Width between close-ups and corrections."""
 
@@ -139,9 +137,7 @@ class CloseUps(nn.Module):
     what a patch shows depends on how far its point is off.
     """
 
-    def __init__(
-        self, width: int, shape_size: int, rotation_size: int, count: int, classes: int = 0
-    ) -> None:
+    def __init__(self, width: int, shape_size: int, rotation_size: int, count: int) -> None:
         """Build with random weights whose corrections are 0.
 
         Args:
@@ -149,7 +145,6 @@ class CloseUps(nn.Module):
             shape_size: numbers of identity and expression coefficients together.
             rotation_size: numbers that parameterise the rotation, 3 (Euler) or 6.
             count: how often the estimate is corrected.
-            classes: of a part map that is read as well; 0 = there is none.
         """
         super().__init__()
         self.count = count
@@ -160,11 +155,6 @@ class CloseUps(nn.Module):
             nn.Hardswish(),
             nn.Linear(CLOSEUP_WIDTH, CLOSEUP_CHANNELS),
         )
-        # What the part map shows is added: it changes nothing until it is trained.
-        self.read_parts: nn.Sequential | None = None
-        if classes:
-            pixels = CLOSEUP_SIDE**2 * classes
-            self.read_parts = _zero_step(pixels, CLOSEUP_PART_WIDTH, CLOSEUP_CHANNELS)
         points = len(range(POINTS)[CLOSEUP_POINTS])
         outputs = shape_size + rotation_size + TRANS_SIZE
         self.step = _zero_step(points * (CLOSEUP_CHANNELS + 2), CLOSEUP_HIDDEN, outputs)
@@ -176,7 +166,6 @@ class CloseUps(nn.Module):
         shape: Tensor,
         pose: Tensor,
         trans: Tensor,
-        chances: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The corrected estimate.
 
@@ -186,13 +175,10 @@ class CloseUps(nn.Module):
             shape: [B, Kid + Kexp].
             pose: [B, 3] Euler angles, radians, or [B, 6] two axes.
             trans: [B, 3] decimetres.
-            chances: [B, classes, h, w] of the part map's pixels, if it reads one.
 
         Returns:
             Shape, pose and translation, of the same shapes.
         """
-        whole = fine if chances is None else torch.cat([fine, chances], 1)
-        width = fine.shape[1]
         reach = torch.arange(CLOSEUP_SIDE, device=fine.device) - CLOSEUP_SIDE // 2
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
         cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
@@ -200,11 +186,8 @@ class CloseUps(nn.Module):
         for _ in range(self.count):
             places = where.places(shape.detach(), pose.detach(), trans.detach())
             places = places[:, CLOSEUP_POINTS]
-            seen = grid_sample(whole, places[:, :, None] + offsets, align_corners=False)
-            seen = seen.permute(0, 2, 3, 1)
-            read = self.read(seen[..., :width].flatten(2))
-            if self.read_parts is not None:
-                read = read + self.read_parts(seen[..., width:].flatten(2))
+            seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
+            read = self.read(seen.permute(0, 2, 3, 1).flatten(2))
             change = self.step(torch.cat([read.flatten(1), places.flatten(1)], 1))
             shape, pose, trans = _add(change, shape, pose, trans)
         return shape, pose, trans

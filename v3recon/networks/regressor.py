@@ -14,7 +14,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
 from v3recon.networks.mesh_aligned import CloseUps, MeshAlignedCorrections, feature_levels
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large
-from v3recon.networks.part_map import CLASSES, STRIDES, PartMap
 from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
 
 ROTATIONS = {"euler": ANGLE_SIZE, "6d": 6}
@@ -47,7 +46,6 @@ class Regressor(nn.Module):
         corrections: how often the estimate is corrected where its mesh lies in finer feature
             maps (see `networks.mesh_aligned`); 0 in the official networks.
         closeups: how often it is then corrected by close-ups of the points; needs corrections.
-        has_part_map: whether the close-ups also read a map of the face's parts; needs close-ups.
     """
 
     def __init__(
@@ -59,17 +57,19 @@ class Regressor(nn.Module):
         pooling: str = "mean",
         corrections: int = 0,
         closeups: int = 0,
-        part_map: bool = False,
     ) -> None:
         """Build with random weights; see `networks.checkpoints` for loading.
 
         Raises:
             ValueError: if the backbone, the rotation or the pooling is not known, a backbone
-                without a pyramid of feature maps is to be corrected, close-ups are asked for
-                without corrections, or a part map without close-ups.
+                without a pyramid of feature maps is to be corrected, or close-ups are asked for
+                without corrections.
         """
         super().__init__()
-        _check_parts(rotation, pooling, corrections, closeups, part_map)
+        if pooling not in POOLINGS:
+            raise ValueError(f"pooling {pooling!r} is not known; use one of {list(POOLINGS)}")
+        if rotation not in ROTATIONS:
+            raise ValueError(f"rotation {rotation!r} is not known; use one of {list(ROTATIONS)}")
         self.backbone_name = backbone
         self.sizes = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
         self.input_size = int(input_size)
@@ -90,20 +90,16 @@ class Regressor(nn.Module):
         self.aligned: MeshAlignedCorrections | None = None
         self.near: CloseUps | None = None
         self._levels: list[int] = []
-        self.part_map: PartMap | None = None
+        if closeups and not corrections:
+            raise ValueError("close-ups need corrections before them; add --corrections N")
         if corrections:
             self._levels, widths = feature_levels(self.backbone)
             size = ROTATIONS[rotation]
             self.aligned = MeshAlignedCorrections(widths, self.sizes, size, corrections)
         if closeups:
-            finest, widths = feature_levels(self.backbone, STRIDES[:1])
+            finest, widths = feature_levels(self.backbone, (2,))
             self._levels = [*finest, *self._levels]
-            classes = CLASSES if part_map else 0
-            shape_size = sum(self.sizes[:2])
-            self.near = CloseUps(widths[0], shape_size, ROTATIONS[rotation], closeups, classes)
-        if part_map:
-            self._levels, widths = feature_levels(self.backbone, STRIDES)
-            self.part_map = PartMap(widths)
+            self.near = CloseUps(widths[0], sum(self.sizes[:2]), ROTATIONS[rotation], closeups)
 
     @property
     def corrections(self) -> int:
@@ -111,14 +107,9 @@ class Regressor(nn.Module):
         return 0 if self.aligned is None else len(self.aligned.steps)
 
     @property
-    def has_part_map(self) -> bool:
-        """Whether the close-ups also read a map of the face's parts."""
-        return self.part_map is not None
-
-    @property
     def correctors(self) -> list[nn.Module]:
-        """The modules that correct the estimate, those it has."""
-        return [part for part in (self.aligned, self.part_map, self.near) if part is not None]
+        """The parts that correct the estimate, those it has."""
+        return [part for part in (self.aligned, self.near) if part is not None]
 
     @property
     def closeups(self) -> int:
@@ -177,68 +168,33 @@ class Regressor(nn.Module):
         Returns:
             The coefficients, and rotation [B, 3, 3] that acts on row vectors.
         """
-        return self.predict_with_parts(image)[:2]
+        coeffs, rotation = self._split(image)
+        return coeffs, euler_to_matrix(coeffs.angle) if rotation is None else rotation
 
-    def predict_with_parts(self, image: Tensor) -> tuple[FaceCoeffs, Tensor, Tensor | None]:
-        """`predict`, and the part map that was read on the way.
-
-        Args:
-            image: [B, 3, S, S] RGB in 0…1.
-
-        Returns:
-            The coefficients, rotation [B, 3, 3], and the part map's logits [B, 9, S / 2, S / 2]
-            (class 0 is nothing); None without a part map.
-        """
-        coeffs, rotation, logits = self._split(image)
-        rotation = euler_to_matrix(coeffs.angle) if rotation is None else rotation
-        return coeffs, rotation, logits
-
-    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None, Tensor | None]:
+    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
         features, finer = self._features(image)
         # Half a pixel is 1/400 of an axis: what leaves the backbone is read in full precision.
         with torch.autocast(image.device.type, enabled=False):
             finer = [level.to(image.dtype) for level in finer]
             return self._read(features.to(image.dtype), finer)
 
-    def _read(
-        self, features: Tensor, finer: list[Tensor]
-    ) -> tuple[FaceCoeffs, Tensor | None, Tensor | None]:
-        """Coefficients, the rotation matrix where it is learned, the part map if there is one."""
+    def _read(self, features: Tensor, finer: list[Tensor]) -> tuple[FaceCoeffs, Tensor | None]:
+        """Coefficients and, where it is learned, the rotation matrix from what was seen."""
         outputs = [head(features).flatten(1) for head in self.final_layers]
         id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
         trans = torch.cat([trans_xy, trans_z], 1)
-        logits = None
         if self.aligned is not None:
             shape = torch.cat([id_coeffs, exp_coeffs], 1)
-            coarser = finer if self.near is None else finer[1 : 1 + len(self.aligned.laterals)]
+            coarser = finer if self.near is None else finer[1:]
             shape, pose, trans = self.aligned(coarser, shape, pose, trans)
             if self.near is not None:
-                chances = None
-                if self.part_map is not None:
-                    logits = self.part_map(finer)
-                    chances = logits.softmax(1)
-                shape, pose, trans = self.near(finer[0], self.aligned, shape, pose, trans, chances)
+                shape, pose, trans = self.near(finer[0], self.aligned, shape, pose, trans)
             id_coeffs, exp_coeffs = shape.split(list(self.sizes[:2]), 1)
         rotation = None
         if self.rotation == "6d":
             rotation = rotation_6d_to_matrix(pose)
             pose = matrix_to_euler(rotation)
-        coeffs = FaceCoeffs(id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans)
-        return coeffs, rotation, logits
-
-
-def _check_parts(
-    rotation: str, pooling: str, corrections: int, closeups: int, part_map: bool
-) -> None:
-    """Refuse what cannot be built (see `Regressor`)."""
-    if pooling not in POOLINGS:
-        raise ValueError(f"pooling {pooling!r} is not known; use one of {list(POOLINGS)}")
-    if rotation not in ROTATIONS:
-        raise ValueError(f"rotation {rotation!r} is not known; use one of {list(ROTATIONS)}")
-    if closeups and not corrections:
-        raise ValueError("close-ups need corrections before them; add --corrections N")
-    if part_map and not closeups:
-        raise ValueError("a part map is read by close-ups; add --closeups N")
+        return FaceCoeffs(id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans), rotation
 
 
 def _spatial_reader(width: int) -> nn.Sequential:
@@ -256,20 +212,18 @@ def start_from(regressor: Regressor, narrow: Regressor) -> None:
 
     Args:
         regressor: its backbone and heads are overwritten. Where it has spatial pooling,
-            corrections, close-ups or a part map and the other has not, they change nothing until
-            they are trained.
+            corrections or close-ups and the other has not, they change nothing until they are
+            trained.
         narrow: the same backbone, sizes and rotation, and no part that `regressor` lacks.
 
     Raises:
-        ValueError: if `narrow` has spatial pooling, corrections, close-ups or a part map that
-            `regressor` lacks.
+        ValueError: if `narrow` has spatial pooling, corrections or close-ups that `regressor`
+            lacks.
     """
     if narrow.pooling == "spatial" and regressor.pooling == "mean":
         raise ValueError("it has spatial pooling; add --pooling spatial")
     if narrow.corrections not in (0, regressor.corrections):
         raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
-    if narrow.has_part_map and not regressor.has_part_map:
-        raise ValueError("it has a part map; add --part-map")
     if narrow.near is not None and regressor.near is None:
         raise ValueError(f"it has close-ups; add --closeups {narrow.closeups}")
     weights = narrow.state_dict()

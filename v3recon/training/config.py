@@ -31,9 +31,7 @@ class TermWeights:
     parts: float = 0.0
     """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
     parsed: float = 0.0
-    """Weight of masks of the part parser against hand-made ones within `parts`, `part_map`."""
-    part_map: float = 0.0
-    """Cross-entropy of the network's part map (`--part-map`) against masks."""
+    """Weight of masks of the part parser against hand-made ones within `parts`."""
     marked: float = 0.3
     """Weight within `points` and `gaps` of detected points on photos with hand-made points or
     masks, which know better; 1 for a set whose points were refined (`training.refine_points`)."""
@@ -71,8 +69,6 @@ class TrainConfig:
     """How often the estimate is corrected where its mesh lies in finer feature maps."""
     closeups: int = 0
     """How often close-ups of its points then correct it (MobileNet, ResNet)."""
-    part_map: bool = False
-    """Whether the close-ups also read a map of the face's parts, learned from masks."""
     train_only: str = "all"
     """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
     frozen_blocks: int = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, grid_sample, one_hot
+from torch.nn.functional import grid_sample
 
 from v3recon.data.fit_coefficients import target_coeffs
 from v3recon.data.part_targets import (
@@ -64,10 +64,6 @@ PARTS_MAX_YAW = 1.05
 """Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
-MAP_WEIGHTS = (0.6, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0, 0.6)
-"""Weights of the classes of the part map, nothing first: lips and brows are few pixels."""
-PARSED_EVERY = 3
-"""Share of photos with parsed masks that the part loss looks at: one in so many."""
 FEATURE_LABELS = (*EYE_LABELS, *BROW_LABELS, *LIP_LABELS)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
@@ -203,7 +199,6 @@ def training_loss(
     face: TrainingFace,
     weights: TermWeights,
     camera: Camera,
-    part_logits: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of all terms that have a weight.
 
@@ -218,12 +213,10 @@ def training_loss(
         face: rows of the face model.
         weights: weights of the terms.
         camera: camera of the crop.
-        part_logits: [B, 9, S / 2, S / 2] of the network's part map, if it has one.
 
     Returns:
         The scalar to minimise, and each term before weighting (detached).
     """
-    map_weight = 0.0 if part_logits is None else weights.part_map
     posed = pose_rows(coeffs, rotation, face, camera)
     terms = {
         "points": (weights.points, lambda: _points_term(posed, batch, face, weights.marked)),
@@ -233,7 +226,6 @@ def training_loss(
         "wpdc": (weights.wpdc, lambda: _wpdc_term(coeffs, rotation, batch, face, camera)),
         "vdc": (weights.vdc, lambda: _vdc_term(posed, batch, face, camera)),
         "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera, weights.parsed)),
-        "part_map": (map_weight, lambda: _part_map_term(part_logits, batch, weights.parsed)),
         "photometric": (
             weights.photometric,
             lambda: _photometric_term(posed, coeffs, batch, face, camera),
@@ -382,10 +374,9 @@ def _parts_term(
 ) -> Tensor:
     """Part re-projection distance (PRDL) to hand-made masks, square pixels.
 
-    Masks of the part parser count with weight `parsed`, on every PARSED_EVERY-th photo (the
-    targets of all would cost as much as the network), without the skin, whose border is hair.
+    Masks of the part parser count with weight `parsed` and without the skin, whose border is hair.
     """
-    by_parser = (batch.labels_source == LABELS_PARSED) & (batch.index % PARSED_EVERY == 0)
+    by_parser = batch.labels_source == LABELS_PARSED
     trust = (batch.labels_source == LABELS_HAND).to(posed.points_2d)
     trust = torch.where(by_parser, parsed, trust)
     usable = (trust > 0) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
@@ -398,22 +389,6 @@ def _parts_term(
     loss = part_losses(posed, chosen, face, aim)
     robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
     return (robust * trust[chosen]).sum() / len(batch)
-
-
-def _part_map_term(logits: Tensor | None, batch: TrainingBatch, parsed: float) -> Tensor:
-    """Cross-entropy of the part map against masks, small parts heavier.
-
-    A pixel of the map covers several of the mask: its target is the share of each class.
-    """
-    assert logits is not None
-    trust = (batch.labels_source == LABELS_HAND).to(logits)
-    trust = torch.where(batch.labels_source == LABELS_PARSED, parsed, trust)
-    trust = trust * (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
-    classes = one_hot(batch.labels.long(), logits.shape[1]).permute(0, 3, 1, 2).to(logits)
-    share = adaptive_avg_pool2d(classes, (logits.shape[2], logits.shape[3]))
-    weights = logits.new_tensor(MAP_WEIGHTS)[:, None, None]
-    entropy = -(weights * share * logits.log_softmax(1)).sum(1).mean((1, 2))
-    return (entropy * trust).mean()
 
 
 @dataclass(frozen=True)

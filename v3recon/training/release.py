@@ -53,7 +53,6 @@ def release(config: ReleaseConfig) -> None:
         pooling=recipe.get("pooling", "mean"),
         corrections=recipe.get("corrections", 0),
         closeups=recipe.get("closeups", 0),
-        part_map=recipe.get("part_map", False),
     )
     regressor.load_state_dict(state.average)
     summary: dict[str, object] = {"step": state.step}

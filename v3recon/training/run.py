@@ -76,12 +76,12 @@ class Packed(nn.Module):
         super().__init__()
         self.regressor = regressor
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Packed coefficients [B, K], rotation [B, 3, 3] and the part map if there is one."""
-        coeffs, rotation, logits = self.regressor.predict_with_parts(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Packed coefficients [B, K] and rotation [B, 3, 3]."""
+        coeffs, rotation = self.regressor.predict(image)
         # The loss sees the matrix; angles have no finite gradient at 90 degrees of yaw.
         coeffs = replace(coeffs, angle=coeffs.angle.detach())
-        return coeffs.to_tensor(), rotation, logits
+        return coeffs.to_tensor(), rotation
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -212,9 +212,7 @@ def train_step(
     network: nn.Module,
     regressor: Regressor,
     batch: TrainingBatch,
-    loss_of: Callable[
-        [FaceCoeffs, Tensor, Tensor | None, TrainingBatch], tuple[Tensor, dict[str, Tensor]]
-    ],
+    loss_of: Callable[[FaceCoeffs, Tensor, TrainingBatch], tuple[Tensor, dict[str, Tensor]]],
     config: TrainConfig,
     workers: Workers,
 ) -> dict[str, float]:
@@ -243,9 +241,9 @@ def train_step(
         image = to_float_image(part).contiguous(memory_format=torch.channels_last)
         mixed = config.precision == "bfloat16"
         with torch.autocast(workers.device.type, torch.bfloat16, enabled=mixed):
-            packed, rotation, logits = network(image)
+            packed, rotation = network(image)
         coeffs = FaceCoeffs.from_tensor(packed.float(), regressor.sizes)
-        loss, terms = loss_of(coeffs, rotation.float(), logits, part)
+        loss, terms = loss_of(coeffs, rotation.float(), part)
         for name, value in {"total": loss.detach(), **terms}.items():
             number_ = float(value)
             if not math.isfinite(number_):
@@ -279,7 +277,6 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
         pooling=config.pooling,
         corrections=config.corrections,
         closeups=config.closeups,
-        part_map=config.part_map,
     )
     if regressor.aligned is not None:
         set_points(regressor.aligned, model)
@@ -436,11 +433,10 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
             def loss_of(
                 coeffs: FaceCoeffs,
                 rotation: Tensor,
-                logits: Tensor | None,
                 part: TrainingBatch,
                 weights: TermWeights = weights,
             ) -> tuple[Tensor, dict[str, Tensor]]:
-                return training_loss(coeffs, rotation, part, face, weights, camera, logits)
+                return training_loss(coeffs, rotation, part, face, weights, camera)
 
             values = train_step(network, regressor, batch, loss_of, config, workers)
             nn.utils.clip_grad_norm_(regressor.parameters(), config.clip_norm)
