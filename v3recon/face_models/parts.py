@@ -27,6 +27,7 @@ LABEL_COLORS = ((0, 0, 0), *PART_COLORS)
 
 EYE_LABELS = (PART_NAMES.index("right_eye") + 1, PART_NAMES.index("left_eye") + 1)
 BROW_LABELS = (PART_NAMES.index("right_eyebrow") + 1, PART_NAMES.index("left_eyebrow") + 1)
+NOSE_LABEL = PART_NAMES.index("nose") + 1
 LIP_LABELS = (PART_NAMES.index("up_lip") + 1, PART_NAMES.index("down_lip") + 1)
 SKIN_LABEL = PART_NAMES.index("skin") + 1
 

@@ -64,6 +64,8 @@ PARTS_MAX_YAW = 1.05
 """Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
+PARSED_WITHOUT = (*EYE_LABELS, SKIN_LABEL)
+"""Parts of parsed masks that the part loss leaves out."""
 FEATURE_LABELS = (*EYE_LABELS, *BROW_LABELS, *LIP_LABELS)
 FEATURE_REACH = 0.06
 FEATURE_WEIGHT = 3.0
@@ -374,7 +376,8 @@ def _parts_term(
 ) -> Tensor:
     """Part re-projection distance (PRDL) to hand-made masks, square pixels.
 
-    Masks of the part parser count with weight `parsed` and without the skin, whose border is hair.
+    Masks of the part parser count with weight `parsed`, without the skin, whose border is hair, and
+    without eyes: it hardly knows closed ones, which the gaps know.
     """
     by_parser = batch.labels_source == LABELS_PARSED
     trust = (batch.labels_source == LABELS_HAND).to(posed.points_2d)
@@ -384,8 +387,9 @@ def _parts_term(
     if len(chosen) == 0:
         return 0 * posed.points_2d.sum()
     labels = batch.labels[chosen]
-    skin = (labels == SKIN_LABEL) & by_parser[chosen, None, None]
-    aim = part_aim(labels.masked_fill(skin, 0), camera, posed.points_2d)
+    distrusted = torch.isin(labels, labels.new_tensor(PARSED_WITHOUT))
+    distrusted = distrusted & by_parser[chosen, None, None]
+    aim = part_aim(labels.masked_fill(distrusted, 0), camera, posed.points_2d)
     loss = part_losses(posed, chosen, face, aim)
     robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
     return (robust * trust[chosen]).sum() / len(batch)

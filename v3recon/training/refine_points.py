@@ -38,7 +38,7 @@ from v3recon.data.samples import (
 )
 from v3recon.data.shards import Shard, hand_marked, open_shard, shard_folders
 from v3recon.face_models.load import load_face_model
-from v3recon.face_models.parts import SKIN_LABEL
+from v3recon.face_models.parts import BROW_LABELS, NOSE_LABEL, SKIN_LABEL
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import axis_angle_to_matrix, matrix_to_euler
 from v3recon.networks.checkpoints import load_checkpoint
@@ -63,6 +63,9 @@ POINTS_WEIGHT = 0.3
 """Of the detected points, beside what people marked."""
 SHAPE_RATE, POSE_RATE = 0.05, 0.003
 """First step sizes of Adam for coefficients and for pose (radians, decimetres)."""
+PARSED_REACH = 0.04
+"""Decimetres from brows and nose within which points of photos with parsed masks are moved; from
+there to twice as far the shift fades."""
 MAX_SHIFT = 0.12
 """Mean distance of refined from detected points, over the width between the outer eye corners,
 above which a refit is another face, or a mask that is wrong; the detected points stay."""
@@ -83,7 +86,7 @@ class RefineConfig:
     steps: int = 100
     """Steps of the refit."""
     parsed: bool = False
-    """Also refit photos whose mask is the part parser's."""
+    """Also refit photos whose mask is the part parser's, and move their brows and noses."""
     prior: float = 0.005
     """Weight of a squared shape coefficient (in standard deviations)."""
     batch_size: int = 64
@@ -166,11 +169,31 @@ def refine_records(
     found = torch.cat([plane, scale * posed.vertices[:, face.detector, 2:]], 2).numpy()
     width = np.linalg.norm(np.asarray(batch.points[:, 33, :2] - batch.points[:, 263, :2]), axis=1)
     shift = np.linalg.norm(found[..., :2] - batch.points[..., :2].numpy(), axis=2).mean(1)
+    landmarks = np.stack([record.landmarks_68 for record in records])
+    hand = hand_marked(batch.labels_source.numpy(), landmarks)
+    share = np.where(hand[:, None], 1.0, parsed_shares(face)[None])[..., None]
+    found = share * found + (1 - share) * _centred_like(batch.points.numpy(), found)
     refined = np.stack(
         [_to_region(points, record) for points, record in zip(found, records, strict=True)]
     )
     good = (shift < MAX_SHIFT * width) & np.isfinite(refined).all((1, 2))
     return refined.astype(np.float32), good
+
+
+def parsed_shares(face: TrainingFace) -> np.ndarray:
+    """How much [468] of a refit to a parsed mask each point takes over: 1 at brows and nose."""
+    points = face.mean[face.detector]
+    labels = [label - 1 for label in (*BROW_LABELS, NOSE_LABEL)]
+    rows = face.parts[labels].flatten()
+    near = torch.cdist(points, face.mean[rows[rows >= 0]]).amin(1)
+    return (2 - near / PARSED_REACH).clamp(0, 1).numpy().astype(np.float64)
+
+
+def _centred_like(points: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Detected points [B, 468, 3] with the mean depth of the refitted ones."""
+    moved = points.astype(np.float64)
+    moved[..., 2] += (found[..., 2] - moved[..., 2]).mean(1, keepdims=True)
+    return moved
 
 
 def refit(
