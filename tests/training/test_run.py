@@ -154,7 +154,12 @@ def test_learning_rate_warms_up_stays_and_falls(tmp_path):
 
 
 def test_bad_configurations_are_refused(tmp_path):
-    for changes in ({"micro_batch": 48}, {"decay": 1.5}, {"precision": "int8"}):
+    for changes in (
+        {"micro_batch": 48},
+        {"decay": 1.5},
+        {"trunk_rate": -0.1},
+        {"precision": "int8"},
+    ):
         with pytest.raises(ValueError):
             TrainConfig(prepared=tmp_path, **changes)
 
@@ -262,8 +267,9 @@ def test_first_blocks_can_stay_as_they_are(prepared, tmp_path):
         name.startswith(("backbone.features.0.", "backbone.features.1.")) for name in trained
     )
     assert any(name.startswith("backbone.features.2.") for name in trained)
-    with pytest.raises(ValueError, match="--frozen-blocks 99"):
-        run.start_regressor(replace(config, frozen_blocks=99), load_face_model("photoface"))
+    for count in (99, -1):
+        with pytest.raises(ValueError, match=f"--frozen-blocks {count}"):
+            run.start_regressor(replace(config, frozen_blocks=count), load_face_model("photoface"))
     with pytest.raises(ValueError, match="not so many blocks in a row in resnet50"):
         run.start_regressor(replace(config, backbone="resnet50"), load_face_model("photoface"))
 

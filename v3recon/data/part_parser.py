@@ -164,31 +164,29 @@ def hand_labelled(records: PreparedSet) -> list[int]:
 def train_parser(
     records: Records,
     indices: list[int],
+    start: nn.Module,
     steps: int,
     seed: int = 0,
     batch: int = 12,
-    start: nn.Module | None = None,
 ) -> PartParser:
     """Train a parser (cross-entropy with soft Dice, AdamW with warm-up and cosine).
 
     Args:
         records: prepared training photos.
         indices: those with hand-made masks.
+        start: a trained backbone whose weights are copied, see `start_backbone`.
         steps: optimiser steps.
         seed: of everything.
         batch: samples per step.
-        start: a trained backbone (`make_backbone("mbnetv3")`) whose weights are copied.
     """
     torch.manual_seed(seed)
     parser = PartParser()
-    if start is not None:
-        parser.backbone.load_state_dict(start.state_dict())
+    parser.backbone.load_state_dict(start.state_dict())
     parser.train()
-    inner = set(parser.backbone.parameters())
-    outer = [parameter for parameter in parser.parameters() if parameter not in inner]
+    decoder = [p for name, p in parser.named_parameters() if not name.startswith("backbone.")]
     rates = (BACKBONE_RATE, DECODER_RATE)
     optimizer = torch.optim.AdamW(
-        [{"params": list(inner)}, {"params": outer}], lr=DECODER_RATE, weight_decay=0.02
+        [{"params": parser.backbone.parameters()}, {"params": decoder}], weight_decay=0.02
     )
     for step in tqdm(range(steps), desc="parser", unit="step"):
         rng = np.random.default_rng([seed, step])
@@ -318,7 +316,7 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"part parser: {error}", file=sys.stderr)
         return 2
-    parser = train_parser(train, indices, config.steps, config.seed, start=start)
+    parser = train_parser(train, indices, start, config.steps, config.seed)
     figures = compare(parser, val)
     for name, values in figures.items():
         print(f"{name:9s}" + " ".join(f"{value:.3f}" for value in values))

@@ -193,8 +193,8 @@ def _stored(key: str, value: Tensor, half: bool) -> Tensor:
 def _in_one_piece(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The same tensors as views of one long one of each type.
 
-    A file holds every storage as an entry of its own with some 600 bytes around it: a quarter of
-    a megabyte for a small network's hundreds of vectors.
+    A file holds every storage as an entry of its own with some 150 bytes around it: half a percent
+    of a small network's file with its hundreds of vectors.
     """
     result: dict[str, Tensor] = {}
     for dtype in {value.dtype for value in weights.values()}:

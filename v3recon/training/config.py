@@ -72,8 +72,8 @@ class TrainConfig:
     train_only: str = "all"
     """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
     frozen_blocks: int = 0
-    """First blocks of a MobileNet's backbone that stay as they are: most of a step's work, and
-    edges are edges."""
+    """First blocks of a MobileNet's backbone that stay as they are (the first four are a fifth of
+    a step's work)."""
     init_from: Path | None = None
     """Start from the weights of this checkpoint."""
     init_face_model: Path | None = None
@@ -146,7 +146,8 @@ class TrainConfig:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"
             )
-        for name in ("decay", "curriculum", "profiled", "far", "labelled", "synthetic_share"):
+        shares = "trunk_rate decay curriculum profiled far labelled synthetic_share"
+        for name in shares.split():
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must lie in 0…1, not {getattr(self, name)}")
         if not 32 <= self.input_size <= 512:

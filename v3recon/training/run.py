@@ -291,7 +291,7 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
             rebase_heads(regressor, load_face_model(str(config.init_face_model)), model)
     if config.frozen_blocks:
         blocks = getattr(regressor.backbone, "features", None)
-        if not isinstance(blocks, nn.Sequential) or config.frozen_blocks > len(blocks):
+        if not isinstance(blocks, nn.Sequential) or not 0 < config.frozen_blocks <= len(blocks):
             raise ValueError(
                 f"--frozen-blocks {config.frozen_blocks}: not so many blocks in a row in"
                 f" {config.backbone}"
