@@ -118,7 +118,7 @@ def test_close_ups_show_the_cells_around_each_inner_point(model):
             return (2 * cells + 1) / side - 1
 
     seen = []
-    near.read.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    near.read[0].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     near(numbered, At(), torch.zeros(1, 144), torch.zeros(1, 6), torch.zeros(1, 3))
     assert seen[0].shape == (1, 73, 25)
     for point in (0, 40, 72):

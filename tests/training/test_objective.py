@@ -11,8 +11,14 @@ from v3recon.data.shards import PreparedSet
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.networks.fine_map import CLASS_WEIGHTS
 from v3recon.training.config import TermWeights
-from v3recon.training.objective import GAP_PAIRS, make_training_face, pose_rows, training_loss
+from v3recon.training.objective import (
+    GAP_PAIRS,
+    make_training_face,
+    pose_rows,
+    training_loss,
+)
 from v3recon.types import FaceCoeffs
 
 CAMERA = Camera()
@@ -54,9 +60,15 @@ def fitted(batch: TrainingBatch, coeffs: FaceCoeffs, rotation, face) -> Training
     )
 
 
-def value(name: str, coeffs, rotation, batch, face) -> torch.Tensor:
-    weights = replace(NOTHING, **{name: 1.0})
-    return training_loss(coeffs, rotation, batch, face, weights, CAMERA)[0]
+def value(name: str, coeffs, rotation, batch, face, **others: float) -> torch.Tensor:
+    weights = replace(NOTHING, **{name: 1.0}, **others)
+    return training_loss(coeffs, rotation, batch, face, weights, CAMERA, logits_of(batch))[0]
+
+
+def logits_of(batch: TrainingBatch) -> torch.Tensor:
+    """Logits of named parts that depend on the picture alone."""
+    grey = batch.image.float().mean(1, keepdim=True)[..., ::2, ::2] / 255
+    return grey * torch.arange(9.0)[:, None, None]
 
 
 @pytest.mark.parametrize("name", ["points", "depth", "gaps", "vdc", "wpdc"])
@@ -86,6 +98,34 @@ def test_a_batch_costs_the_mean_of_its_parts(name, batch, face):
     assert whole == pytest.approx(float(halves[0] / 4 + 3 * halves[1] / 4), rel=1e-4, abs=1e-7)
 
 
+def test_named_parts_are_compared_with_the_share_of_each_class(batch, face):
+    """Masks whose every square is half nose and half nothing; entropy and Dice in closed form."""
+    coeffs, rotation = random_coeffs()
+    labels = torch.zeros_like(batch.labels)
+    labels[..., ::2] = 5
+    source = torch.tensor([LABELS_HAND, LABELS_PARSED, 2, 0])
+    angle = torch.zeros_like(batch.angle)
+    drawn = replace(batch, labels=labels, labels_source=source, angle=angle)
+    logits = torch.zeros(4, 9, 28, 28)
+    logits[:, 5] = 1.0
+    chance = logits[0, :, 0, 0].softmax(0)
+    entropy = -0.5 * (CLASS_WEIGHTS[0] * chance[0].log() + CLASS_WEIGHTS[5] * chance[5].log())
+    cells = 28 * 28
+    nose = 1 - (2 * 0.5 * chance[5] * cells + 1) / ((chance[5] + 0.5) * cells + 1)
+    others = 1 - 1 / (chance[1] * cells + 1)
+    one = float(entropy + (nose + 7 * others) / 8)
+
+    def term(marked: TrainingBatch, parsed: float) -> float:
+        weights = replace(NOTHING, named=1.0, parsed=parsed)
+        loss = training_loss(coeffs, rotation, marked, face, weights, CAMERA, logits)[0]
+        return float(loss)
+
+    assert term(drawn, 0.0) == pytest.approx(one / 4, rel=1e-5)
+    assert term(drawn, 0.5) == pytest.approx(1.5 * one / 4, rel=1e-5)
+    turned = replace(drawn, angle=angle + torch.tensor([0.0, 1.2, 0.0]))
+    assert term(turned, 0.5) == 0
+
+
 def test_sets_without_fits_are_refused_by_parameter_terms(batch, face):
     coeffs, rotation = random_coeffs()
     with pytest.raises(ValueError, match="run v3recon prepare again"):
@@ -112,8 +152,10 @@ def test_every_term_has_finite_gradients(batch, face):
     coeffs, _ = random_coeffs()
     packed = coeffs.to_tensor().requires_grad_()
     coeffs = FaceCoeffs.from_tensor(packed)
-    weights = TermWeights(gaps=1.0, parts=0.01, photometric=1.0, light=1.0)
-    loss, terms = training_loss(coeffs, euler_to_matrix(coeffs.angle), batch, face, weights, CAMERA)
+    weights = TermWeights(gaps=1.0, parts=0.01, named=1.0, photometric=1.0, light=1.0)
+    logits = logits_of(batch).requires_grad_()
+    rotation = euler_to_matrix(coeffs.angle)
+    loss, terms = training_loss(coeffs, rotation, batch, face, weights, CAMERA, logits)
     assert set(terms) == set(vars(weights)) - {"wpdc", "vdc", "parsed", "marked"}
     (gradient,) = torch.autograd.grad(loss, packed)
     assert gradient.isfinite().all()

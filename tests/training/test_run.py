@@ -242,6 +242,40 @@ def test_corrections_alone_are_trained_on_top_of_older_weights(prepared, tmp_pat
     assert torch.equal(near["final_layers.0.weight"], after["final_layers.0.weight"])
 
 
+def test_a_fine_map_learns_alone_and_then_with_its_close_ups(prepared, tmp_path):
+    shape = dict(corrections=1, closeups=1, fine_closeups=1)
+    names = TermWeights(
+        *(0.0 for _ in vars(TermWeights())),
+    )
+    alone = tiny(
+        prepared,
+        tmp_path / "map",
+        train_only="fine-map",
+        weights=replace(names, named=1.0, parsed=0.5),
+        **shape,
+    )
+    before = run.start_regressor(alone, load_face_model("photoface")).state_dict()
+    assert run.train(alone) == 0
+    after = load_checkpoint(alone.out / run.WEIGHTS_FILE).regressor.state_dict()
+    moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert moved == {"fine_map"}
+    both = tiny(
+        prepared,
+        tmp_path / "both",
+        train_only="corrections",
+        init_from=alone.out / run.WEIGHTS_FILE,
+        weights=TermWeights(named=1.0),
+        **shape,
+    )
+    assert run.train(both) == 0
+    last = load_checkpoint(both.out / run.WEIGHTS_FILE).regressor.state_dict()
+    assert last["nearest.step.2.weight"].abs().max() > 0
+    moved = {key.split(".")[0] for key in before if not torch.equal(last[key], after[key])}
+    assert moved >= {"fine_map", "nearest"} and "backbone" not in moved
+    with pytest.raises(ValueError, match="--fine-closeups N"):
+        run.train(tiny(prepared, tmp_path, train_only="fine-map", corrections=1, closeups=1))
+
+
 def test_the_trunk_may_learn_slowly_and_keep_its_statistics(prepared, tmp_path):
     config = tiny(
         prepared,

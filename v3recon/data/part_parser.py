@@ -45,14 +45,12 @@ from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import replace_on_success
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.feature_pyramid import FeaturePyramid, block, enlarge
+from v3recon.networks.fine_map import CLASS_WEIGHTS, CLASSES, STRIDES
 from v3recon.networks.mesh_aligned import feature_levels
 from v3recon.networks.regressor import make_backbone
 
-CLASSES = 9
 SIZE = 160
 """Side of the crop that the parser works on, pixels."""
-STRIDES = (2, 4, 8, 16, 32)
-"""Levels of the backbone that are read."""
 DECODER_RATE, BACKBONE_RATE = 3e-3, 5e-4
 """Peak learning rates; the backbone knows faces already."""
 DRAW = AugmentSettings(
@@ -215,8 +213,7 @@ def train_parser(
 
 def _loss(logits: Tensor, target: Tensor) -> Tensor:
     """Cross-entropy, small parts heavier, plus soft Dice over the batch."""
-    weights = torch.tensor([0.6, 2, 2, 2, 2, 1, 2, 2, 0.6])
-    entropy = functional.cross_entropy(logits, target, weights)
+    entropy = functional.cross_entropy(logits, target, torch.tensor(CLASS_WEIGHTS))
     chances = logits.softmax(1)
     truth = functional.one_hot(target, CLASSES).permute(0, 3, 1, 2).float()
     overlap = (chances * truth).sum((0, 2, 3))

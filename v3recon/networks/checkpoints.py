@@ -19,9 +19,15 @@ from v3recon.networks.mesh_aligned import MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
 FORMAT = "v3recon-regressor"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""1 had no weights in 8 bits."""
+BYTES_FROM = 100_000
+"""Elements of a matrix from which it is stored in 8 bits."""
+BYTE_RANGE = 127
+SCALE_SUFFIX = ".scale"
 OFFICIAL_KEY = "net_recon"
 OFFICIAL_INPUT_SIZE = 224
+CORRECTION_COUNTS = ("corrections", "closeups", "fine_closeups")
 # One parameter that only this backbone has.
 _OFFICIAL_BACKBONES = {
     "backbone.layer4.2.conv3.weight": "resnet50",
@@ -43,6 +49,7 @@ class CheckpointDescription:
         pooling: "mean" or "spatial" (see `networks.regressor`).
         corrections: how often the estimate is corrected (see `networks.mesh_aligned`).
         closeups: how often close-ups then correct it.
+        fine_closeups: how often close-ups of a fine map then correct it.
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
         format_version: of the file.
@@ -57,6 +64,7 @@ class CheckpointDescription:
     pooling: str = "mean"
     corrections: int = 0
     closeups: int = 0
+    fine_closeups: int = 0
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
@@ -87,8 +95,8 @@ def save_checkpoint(
         face_model: the model whose coefficients it gives.
         crop_rule: {"name": …, numbers …}, JSON values.
         training: JSON values; default nothing.
-        half: store weights in half precision (they load as float32); variances of batch norms,
-            which may be tiny or huge, stay in float32.
+        half: store weights in half precision (they load as float32), the largest matrices in 8
+            bits; variances of batch norms, which may be tiny or huge, stay in float32.
 
     Raises:
         ValueError: if sizes disagree, the description is no JSON, or weights are not finite.
@@ -111,6 +119,7 @@ def save_checkpoint(
         pooling=regressor.pooling,
         corrections=regressor.corrections,
         closeups=regressor.closeups,
+        fine_closeups=regressor.fine_closeups,
         crop_rule=dict(crop_rule),
         training=dict(training or {}),
     )
@@ -118,8 +127,11 @@ def save_checkpoint(
         text = json.dumps(asdict(description), allow_nan=False)
     except (TypeError, ValueError) as error:
         raise ValueError(f"the description must hold JSON values only: {error}") from None
-    state = regressor.state_dict().items()
-    weights = _in_one_piece({key: _stored(key, value, half) for key, value in state})
+    weights: dict[str, Tensor] = {}
+    for key, value in regressor.state_dict().items():
+        stored = _stored(key, value, half)
+        in_bytes = half and value.ndim == 2 and value.numel() >= BYTES_FROM
+        weights |= _in_bytes(key, value) if in_bytes else {key: stored}
     with replace_on_success(path) as temporary:
         torch.save({"format": FORMAT, "description": text, "weights": weights}, temporary)
 
@@ -190,22 +202,31 @@ def _stored(key: str, value: Tensor, half: bool) -> Tensor:
     return value
 
 
-def _in_one_piece(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors as views of one long one of each type.
+def _in_bytes(key: str, weight: Tensor) -> dict[str, Tensor]:
+    """A large matrix [N, M] as 8-bit integers and one scale a row.
 
-    A file holds every storage as an entry of its own with some 150 bytes around it: half a percent
-    of a small network's file with its hundreds of vectors.
+    Rounding moves a weight by at most 1/254 of the largest of its row.
     """
-    result: dict[str, Tensor] = {}
-    for dtype in {value.dtype for value in weights.values()}:
-        alike = {key: value for key, value in weights.items() if value.dtype == dtype}
-        long = torch.cat([value.flatten() for value in alike.values()])
-        pieces = long.split([value.numel() for value in alike.values()])
-        result |= {
-            key: piece.view(value.shape)
-            for (key, value), piece in zip(alike.items(), pieces, strict=True)
-        }
-    return {key: result[key] for key in weights}
+    weight = weight.detach().cpu().float()
+    scale = (weight.abs().amax(1, keepdim=True) / BYTE_RANGE).clamp(min=1e-6).half()
+    rounded = (weight / scale.float()).round().clamp(-BYTE_RANGE, BYTE_RANGE)
+    return {key: rounded.to(torch.int8), key + SCALE_SUFFIX: scale}
+
+
+def _from_bytes(weights: dict[str, Any]) -> dict[str, Any]:
+    """Stored weights with matrices of 8-bit integers multiplied out, their scales gone.
+
+    Raises:
+        ValueError: if a scale is missing or of another shape.
+    """
+    result = dict(weights)
+    for key, value in weights.items():
+        if isinstance(value, Tensor) and value.dtype == torch.int8:
+            scale = result.pop(key + SCALE_SUFFIX, None)
+            if not isinstance(scale, Tensor) or scale.shape != (len(value), 1):
+                raise ValueError(f"the scale of weight {key!r} is missing or damaged")
+            result[key] = value.float() * scale.float()
+    return result
 
 
 def _description(content: dict[str, Any]) -> CheckpointDescription:
@@ -222,13 +243,11 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
     try:
         id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
         input_size = int(fields.pop("input_size"))
-        corrections, closeups = (int(fields.pop(name, 0)) for name in ("corrections", "closeups"))
+        fields |= {name: int(fields.get(name, 0)) for name in CORRECTION_COUNTS}
         description = CheckpointDescription(
             **fields,
             sizes=(id_size, exp_size, alb_size),
             input_size=input_size,
-            corrections=corrections,
-            closeups=closeups,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"its description is malformed ({error})") from None
@@ -261,10 +280,11 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
         raise ValueError(f"its rotation {description.rotation!r} is not known")
     if description.pooling not in POOLINGS:
         raise ValueError(f"its pooling {description.pooling!r} is not known; update v3recon")
-    for name in ("corrections", "closeups"):
+    for name in CORRECTION_COUNTS:
         if not 0 <= getattr(description, name) <= MAX_CORRECTIONS:
             raise ValueError(f"its {name} must be 0…{MAX_CORRECTIONS}")
     regressor = _unfilled(description)
+    weights = _from_bytes(weights)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
     extra = [key for key in weights if key not in expected]
@@ -282,15 +302,9 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
         if not found.isfinite().all():
             raise ValueError(f"weight {key!r} has values that are not finite")
     # The tensors themselves, which spares a copy.
-    regressor.load_state_dict({key: _own(value) for key, value in weights.items()}, assign=True)
+    found = {key: v.float() if v.is_floating_point() else v for key, v in weights.items()}
+    regressor.load_state_dict(found, assign=True)
     return regressor
-
-
-def _own(value: Tensor) -> Tensor:
-    """A stored weight as float32, in a storage of its own (aligned as convolutions like it)."""
-    value = value.float() if value.is_floating_point() else value
-    shared = value.untyped_storage().nbytes() > value.nbytes
-    return value.clone() if shared else value
 
 
 def _unfilled(description: CheckpointDescription) -> Regressor:
@@ -305,6 +319,7 @@ def _unfilled(description: CheckpointDescription) -> Regressor:
             description.pooling,
             description.corrections,
             description.closeups,
+            description.fine_closeups,
         )
 
     try:

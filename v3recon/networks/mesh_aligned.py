@@ -38,6 +38,10 @@ CLOSEUP_CHANNELS = 16
 """Width within, and numbers kept of, each close-up."""
 CLOSEUP_HIDDEN = 208
 """Width between close-ups and corrections."""
+FINE_SIDE, FINE_SPACING = 7, 1.5
+FINE_CHANNELS, FINE_HIDDEN = 24, 256
+"""The same for close-ups of a fine map (`networks.fine_map`), which may look further: what is there
+has been understood."""
 
 
 class MeshAlignedCorrections(nn.Module):
@@ -137,7 +141,19 @@ class CloseUps(nn.Module):
     what a patch shows depends on how far its point is off.
     """
 
-    def __init__(self, width: int, shape_size: int, rotation_size: int, count: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        shape_size: int,
+        rotation_size: int,
+        count: int,
+        *,
+        side: int = CLOSEUP_SIDE,
+        spacing: float = 1.0,
+        channels: int = CLOSEUP_CHANNELS,
+        hidden: int = CLOSEUP_HIDDEN,
+        named: bool = False,
+    ) -> None:
         """Build with random weights whose corrections are 0.
 
         Args:
@@ -145,19 +161,26 @@ class CloseUps(nn.Module):
             shape_size: numbers of identity and expression coefficients together.
             rotation_size: numbers that parameterise the rotation, 3 (Euler) or 6.
             count: how often the estimate is corrected.
+            side: samples along a side of a close-up.
+            spacing: cells of the map between them.
+            channels: numbers kept of each close-up.
+            hidden: width between close-ups and corrections.
+            named: whether a close-up is read knowing which point's it is.
         """
         super().__init__()
         self.count = count
-        pixels = CLOSEUP_SIDE**2 * width
+        self.side, self.spacing = side, spacing
+        pixels = side**2 * width
         self.read = nn.Sequential(
             nn.LayerNorm(pixels),
             nn.Linear(pixels, CLOSEUP_WIDTH),
             nn.Hardswish(),
-            nn.Linear(CLOSEUP_WIDTH, CLOSEUP_CHANNELS),
+            nn.Linear(CLOSEUP_WIDTH, channels),
         )
         points = len(range(POINTS)[CLOSEUP_POINTS])
+        self.names = nn.Parameter(torch.zeros(points, CLOSEUP_WIDTH)) if named else None
         outputs = shape_size + rotation_size + TRANS_SIZE
-        self.step = _zero_step(points * (CLOSEUP_CHANNELS + 2), CLOSEUP_HIDDEN, outputs)
+        self.step = _zero_step(points * (channels + 2), hidden, outputs)
 
     def forward(
         self,
@@ -179,7 +202,7 @@ class CloseUps(nn.Module):
         Returns:
             Shape, pose and translation, of the same shapes.
         """
-        reach = torch.arange(CLOSEUP_SIDE, device=fine.device) - CLOSEUP_SIDE // 2
+        reach = (torch.arange(self.side, device=fine.device) - self.side // 2) * self.spacing
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
         cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
         offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell
@@ -187,7 +210,8 @@ class CloseUps(nn.Module):
             places = where.places(shape.detach(), pose.detach(), trans.detach())
             places = places[:, CLOSEUP_POINTS]
             seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
-            read = self.read(seen.permute(0, 2, 3, 1).flatten(2))
+            read = self.read[:2](seen.permute(0, 2, 3, 1).flatten(2))
+            read = self.read[2:](read if self.names is None else read + self.names)
             change = self.step(torch.cat([read.flatten(1), places.flatten(1)], 1))
             shape, pose, trans = _add(change, shape, pose, trans)
         return shape, pose, trans

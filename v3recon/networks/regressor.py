@@ -12,7 +12,16 @@ from torch.nn.functional import interpolate, pad
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
-from v3recon.networks.mesh_aligned import CloseUps, MeshAlignedCorrections, feature_levels
+from v3recon.networks.fine_map import CLASSES, FEATURES, STRIDES, FineMap
+from v3recon.networks.mesh_aligned import (
+    FINE_CHANNELS,
+    FINE_HIDDEN,
+    FINE_SIDE,
+    FINE_SPACING,
+    CloseUps,
+    MeshAlignedCorrections,
+    feature_levels,
+)
 from v3recon.networks.mobilenet_v3 import MobileNetV3Large
 from v3recon.types import ANGLE_SIZE, SH_SIZE, FaceCoeffs
 
@@ -46,6 +55,8 @@ class Regressor(nn.Module):
         corrections: how often the estimate is corrected where its mesh lies in finer feature
             maps (see `networks.mesh_aligned`); 0 in the official networks.
         closeups: how often it is then corrected by close-ups of the points; needs corrections.
+        fine_closeups: how often it is at last corrected by close-ups of a map made for them (see
+            `networks.fine_map`); needs close-ups.
     """
 
     def __init__(
@@ -57,13 +68,14 @@ class Regressor(nn.Module):
         pooling: str = "mean",
         corrections: int = 0,
         closeups: int = 0,
+        fine_closeups: int = 0,
     ) -> None:
         """Build with random weights; see `networks.checkpoints` for loading.
 
         Raises:
             ValueError: if the backbone, the rotation or the pooling is not known, a backbone
                 without a pyramid of feature maps is to be corrected, or close-ups are asked for
-                without corrections.
+                without corrections, fine ones without close-ups.
         """
         super().__init__()
         if pooling not in POOLINGS:
@@ -89,17 +101,32 @@ class Regressor(nn.Module):
         self.final_layers = nn.ModuleList(heads)
         self.aligned: MeshAlignedCorrections | None = None
         self.near: CloseUps | None = None
+        self.fine_map: FineMap | None = None
+        self.nearest: CloseUps | None = None
         self._levels: list[int] = []
+        self._add_corrections(corrections, closeups, fine_closeups)
+
+    def _add_corrections(self, corrections: int, closeups: int, fine_closeups: int) -> None:
+        """Build what corrects the estimate, and choose the feature maps that it reads."""
         if closeups and not corrections:
             raise ValueError("close-ups need corrections before them; add --corrections N")
+        if fine_closeups and not closeups:
+            raise ValueError("fine close-ups need close-ups before them; add --closeups N")
+        shape_size, size = sum(self.sizes[:2]), ROTATIONS[self.rotation]
         if corrections:
             self._levels, widths = feature_levels(self.backbone)
-            size = ROTATIONS[rotation]
             self.aligned = MeshAlignedCorrections(widths, self.sizes, size, corrections)
         if closeups:
             finest, widths = feature_levels(self.backbone, (2,))
             self._levels = [*finest, *self._levels]
-            self.near = CloseUps(widths[0], sum(self.sizes[:2]), ROTATIONS[rotation], closeups)
+            self.near = CloseUps(widths[0], shape_size, size, closeups)
+        if fine_closeups:
+            self._levels, widths = feature_levels(self.backbone, STRIDES)
+            self.fine_map = FineMap(widths)
+            self.nearest = CloseUps(
+                FEATURES + CLASSES, shape_size, size, fine_closeups, side=FINE_SIDE,
+                spacing=FINE_SPACING, channels=FINE_CHANNELS, hidden=FINE_HIDDEN, named=True,
+            )  # fmt: skip
 
     @property
     def corrections(self) -> int:
@@ -109,12 +136,18 @@ class Regressor(nn.Module):
     @property
     def correctors(self) -> list[nn.Module]:
         """The parts that correct the estimate, those it has."""
-        return [part for part in (self.aligned, self.near) if part is not None]
+        parts = (self.aligned, self.near, self.fine_map, self.nearest)
+        return [part for part in parts if part is not None]
 
     @property
     def closeups(self) -> int:
         """How often it is then corrected by close-ups."""
         return 0 if self.near is None else self.near.count
+
+    @property
+    def fine_closeups(self) -> int:
+        """How often it is at last corrected by close-ups of the fine map."""
+        return 0 if self.nearest is None else self.nearest.count
 
     def features(self, image: Tensor) -> Tensor:
         """Pooled features [B, F, 1, 1] of crops [B, 3, S, S] in 0…1, S = input_size.
@@ -168,27 +201,48 @@ class Regressor(nn.Module):
         Returns:
             The coefficients, and rotation [B, 3, 3] that acts on row vectors.
         """
-        coeffs, rotation = self._split(image)
-        return coeffs, euler_to_matrix(coeffs.angle) if rotation is None else rotation
+        return self.predict_with_parts(image)[:2]
 
-    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
+    def predict_with_parts(self, image: Tensor) -> tuple[FaceCoeffs, Tensor, Tensor | None]:
+        """`predict`, and the parts that the fine map names on the way.
+
+        Args:
+            image: [B, 3, S, S] RGB in 0…1.
+
+        Returns:
+            The coefficients, rotation [B, 3, 3], and logits [B, 9, S / 2, S / 2] of the parts
+            (class 0 is nothing); None without a fine map.
+        """
+        coeffs, rotation, logits = self._split(image)
+        rotation = euler_to_matrix(coeffs.angle) if rotation is None else rotation
+        return coeffs, rotation, logits
+
+    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None, Tensor | None]:
         features, finer = self._features(image)
+        fine = None if self.fine_map is None else self.fine_map(image, finer)
         # Half a pixel is 1/400 of an axis: what leaves the backbone is read in full precision.
         with torch.autocast(image.device.type, enabled=False):
             finer = [level.to(image.dtype) for level in finer]
-            return self._read(features.to(image.dtype), finer)
+            fine = None if fine is None else fine.to(image.dtype)
+            coeffs, rotation = self._read(features.to(image.dtype), finer, fine)
+        return coeffs, rotation, None if fine is None else fine[:, FEATURES:]
 
-    def _read(self, features: Tensor, finer: list[Tensor]) -> tuple[FaceCoeffs, Tensor | None]:
+    def _read(
+        self, features: Tensor, finer: list[Tensor], fine: Tensor | None
+    ) -> tuple[FaceCoeffs, Tensor | None]:
         """Coefficients and, where it is learned, the rotation matrix from what was seen."""
         outputs = [head(features).flatten(1) for head in self.final_layers]
         id_coeffs, exp_coeffs, alb_coeffs, pose, sh, trans_xy, trans_z = outputs
         trans = torch.cat([trans_xy, trans_z], 1)
         if self.aligned is not None:
             shape = torch.cat([id_coeffs, exp_coeffs], 1)
-            coarser = finer if self.near is None else finer[1:]
+            coarser = finer if self.near is None else finer[1 : 1 + len(self.aligned.laterals)]
             shape, pose, trans = self.aligned(coarser, shape, pose, trans)
             if self.near is not None:
                 shape, pose, trans = self.near(finer[0], self.aligned, shape, pose, trans)
+            if self.nearest is not None and fine is not None:
+                shown = torch.cat([fine[:, :FEATURES], fine[:, FEATURES:].softmax(1)], 1)
+                shape, pose, trans = self.nearest(shown, self.aligned, shape, pose, trans)
             id_coeffs, exp_coeffs = shape.split(list(self.sizes[:2]), 1)
         rotation = None
         if self.rotation == "6d":
@@ -212,8 +266,8 @@ def start_from(regressor: Regressor, narrow: Regressor) -> None:
 
     Args:
         regressor: its backbone and heads are overwritten. Where it has spatial pooling,
-            corrections or close-ups and the other has not, they change nothing until they are
-            trained.
+            corrections or close-ups (fine ones too) and the other has not, they change nothing
+            until they are trained.
         narrow: the same backbone, sizes and rotation, and no part that `regressor` lacks.
 
     Raises:
@@ -226,6 +280,8 @@ def start_from(regressor: Regressor, narrow: Regressor) -> None:
         raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
     if narrow.near is not None and regressor.near is None:
         raise ValueError(f"it has close-ups; add --closeups {narrow.closeups}")
+    if narrow.nearest is not None and regressor.nearest is None:
+        raise ValueError(f"it has fine close-ups; add --fine-closeups {narrow.fine_closeups}")
     weights = narrow.state_dict()
     for key, value in regressor.final_layers.state_dict(prefix="final_layers.").items():
         if key.endswith("weight"):  # what the heads see besides counts 0 for now

@@ -31,7 +31,9 @@ class TermWeights:
     parts: float = 0.0
     """Part re-projection distance (3DDFA_V3, PRDL) to hand-made masks."""
     parsed: float = 0.0
-    """Weight of masks of the part parser against hand-made ones within `parts`."""
+    """Weight of masks of the part parser against hand-made ones within `parts`, `named`."""
+    named: float = 0.0
+    """Cross-entropy of the parts that the fine map names (`--fine-closeups`)."""
     marked: float = 0.3
     """Weight within `points` and `gaps` of detected points on photos with hand-made points or
     masks, which know better; 1 for a set whose points were refined (`training.refine_points`)."""
@@ -43,6 +45,10 @@ class TermWeights:
     """Squared albedo coefficients, in standard deviations."""
     light: float = 1e-2
     """Deviation of the three colours' light from their mean (Deep3D's gamma loss)."""
+
+
+TRAINABLE = ("all", "corrections", "fine-map")
+"""What a run may be told to train."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +75,11 @@ class TrainConfig:
     """How often the estimate is corrected where its mesh lies in finer feature maps."""
     closeups: int = 0
     """How often close-ups of its points then correct it (MobileNet, ResNet)."""
+    fine_closeups: int = 0
+    """How often close-ups of a map made for them correct it at last; needs close-ups."""
     train_only: str = "all"
-    """all, or corrections (with close-ups): the rest stays as it is, which is twice as fast."""
+    """all; corrections (with close-ups); or fine-map, the map that fine close-ups read: the rest
+    stays as it is, which is twice as fast."""
     frozen_blocks: int = 0
     """First blocks of a MobileNet's backbone that stay as they are (the first four are a fifth of
     a step's work)."""
@@ -137,9 +146,9 @@ class TrainConfig:
         """Refuse settings that cannot work."""
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
-        if self.train_only not in ("all", "corrections"):
-            raise ValueError(f"train_only must be all or corrections, not {self.train_only!r}")
-        for name in ("corrections", "closeups"):
+        if self.train_only not in TRAINABLE:
+            raise ValueError(f"train_only must be one of {TRAINABLE}, not {self.train_only!r}")
+        for name in ("corrections", "closeups", "fine_closeups"):
             if not 0 <= getattr(self, name) <= MAX_CORRECTIONS:
                 raise ValueError(f"{name} must lie in 0…{MAX_CORRECTIONS}")
         if self.batch_size % self.micro_batch:
@@ -169,6 +178,18 @@ _VERTICES = TermWeights()
 _FULL = TermWeights(landmarks=2.0, gaps=2.0, parts=1.5e-2, parsed=0.5, photometric=2.0, light=2.0)
 # Colours teach albedo and light, which are not corrected.
 _CORRECTIONS = replace(_FULL, parts=4.5e-2, photometric=0.0, light=0.0)
+_NAMES = TermWeights(
+    points=0.0,
+    depth=0.0,
+    landmarks=0.0,
+    parsed=0.5,
+    named=1.0,
+    coefficients=0.0,
+    albedo=0.0,
+    light=0.0,
+)
+# Beside terms of twenty, named parts need this much to be heard.
+_FINE = replace(_CORRECTIONS, gaps=5.0, named=15.0)
 _NONE = Path("prepared")
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "mbnetv3": (
@@ -216,7 +237,7 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
         ),
     ),
     "corrections": (
-        "last stage: only the corrections learn, twice as fast; from the weights of another run",
+        "only the corrections learn, twice as fast; from the weights of another run",
         TrainConfig(
             prepared=_NONE,
             out=Path("runs/corrections"),
@@ -234,6 +255,51 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
             warmup=50,
             decay=0.75,
             learning_rate=1.3e-3,
+            ema=0.998,
+        ),
+    ),
+    "fine-map": (
+        "before fine close-ups: only the map that they read learns, from masks; ten minutes",
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/fine-map"),
+            pooling="spatial",
+            corrections=2,
+            closeups=3,
+            fine_closeups=2,
+            train_only="fine-map",
+            input_size=160,
+            weights=_NAMES,
+            profiled=0.1,
+            labelled=0.5,
+            roll_sigma=10.0,
+            steps=700,
+            warmup=20,
+            decay=0.9,
+            learning_rate=4e-3,
+            ema=0.98,
+        ),
+    ),
+    "fine": (
+        "after it: all corrections learn, fine close-ups too, half as fast",
+        TrainConfig(
+            prepared=_NONE,
+            out=Path("runs/fine"),
+            pooling="spatial",
+            corrections=2,
+            closeups=3,
+            fine_closeups=2,
+            train_only="corrections",
+            input_size=160,
+            weights=_FINE,
+            profiled=0.35,
+            labelled=0.5,
+            roll_sigma=10.0,
+            far=0.02,
+            steps=3200,
+            warmup=100,
+            decay=0.9,
+            learning_rate=7e-4,
             ema=0.998,
         ),
     ),

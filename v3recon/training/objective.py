@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import adaptive_avg_pool2d, grid_sample, one_hot
 
 from v3recon.data.fit_coefficients import target_coeffs
 from v3recon.data.part_targets import (
@@ -40,6 +40,7 @@ from v3recon.losses.part_distribution import (
     part_index_sets,
 )
 from v3recon.losses.regularization import gamma_loss
+from v3recon.networks.fine_map import CLASS_WEIGHTS
 from v3recon.training.config import TermWeights
 from v3recon.types import FaceCoeffs
 
@@ -201,6 +202,7 @@ def training_loss(
     face: TrainingFace,
     weights: TermWeights,
     camera: Camera,
+    part_logits: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of all terms that have a weight.
 
@@ -215,11 +217,13 @@ def training_loss(
         face: rows of the face model.
         weights: weights of the terms.
         camera: camera of the crop.
+        part_logits: [B, 9, S / 2, S / 2] of the parts that the network names, if it does.
 
     Returns:
         The scalar to minimise, and each term before weighting (detached).
     """
     posed = pose_rows(coeffs, rotation, face, camera)
+    naming = 0.0 if part_logits is None else weights.named
     terms = {
         "points": (weights.points, lambda: _points_term(posed, batch, face, weights.marked)),
         "depth": (weights.depth, lambda: _depth_term(posed, batch, face, camera)),
@@ -228,6 +232,7 @@ def training_loss(
         "wpdc": (weights.wpdc, lambda: _wpdc_term(coeffs, rotation, batch, face, camera)),
         "vdc": (weights.vdc, lambda: _vdc_term(posed, batch, face, camera)),
         "parts": (weights.parts, lambda: _parts_term(posed, batch, face, camera, weights.parsed)),
+        "named": (naming, lambda: _named_term(part_logits, batch, weights.parsed)),
         "photometric": (
             weights.photometric,
             lambda: _photometric_term(posed, coeffs, batch, face, camera),
@@ -393,6 +398,31 @@ def _parts_term(
     loss = part_losses(posed, chosen, face, aim)
     robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
     return (robust * trust[chosen]).sum() / len(batch)
+
+
+def _named_term(logits: Tensor | None, batch: TrainingBatch, parsed: float) -> Tensor:
+    """Cross-entropy of named parts against masks, small parts heavier, plus soft Dice of each face.
+
+    A pixel of the map covers several of the mask: its target is the share of each class. Where
+    the part parser saw an eye nothing is said (see `_parts_term`).
+    """
+    assert logits is not None
+    by_parser = batch.labels_source == LABELS_PARSED
+    trust = (batch.labels_source == LABELS_HAND).to(logits)
+    trust = torch.where(by_parser, parsed, trust)
+    trust = trust * (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+    classes = one_hot(batch.labels.long(), logits.shape[1]).permute(0, 3, 1, 2).to(logits)
+    share = adaptive_avg_pool2d(classes, (logits.shape[2], logits.shape[3]))
+    eyes = share[:, list(EYE_LABELS)].sum(1, keepdim=True)
+    told = 1 - eyes * by_parser[:, None, None, None]
+    weights = logits.new_tensor(CLASS_WEIGHTS)[:, None, None] * told
+    log_chances = logits.log_softmax(1)
+    entropy = -(weights * share * log_chances).sum(1).mean((1, 2))
+    chances, share = told * log_chances.exp()[:, 1:], told * share[:, 1:]
+    overlap = (chances * share).sum((2, 3))
+    total = (chances + share).sum((2, 3))
+    dice = (1 - (2 * overlap + 1) / (total + 1)).mean(1)
+    return ((entropy + dice) * trust).mean()
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def rebase_heads(
     _map_heads(regressor, linear, offset)
     if regressor.aligned is not None:
         steps = [*regressor.aligned.steps]
-        steps += [] if regressor.near is None else [regressor.near.step]
+        steps += [part.step for part in (regressor.near, regressor.nearest) if part is not None]
         for step in steps:
             _map_correction(last_linear(step), linear)
         set_points(regressor.aligned, new)

@@ -53,6 +53,7 @@ def release(config: ReleaseConfig) -> None:
         pooling=recipe.get("pooling", "mean"),
         corrections=recipe.get("corrections", 0),
         closeups=recipe.get("closeups", 0),
+        fine_closeups=recipe.get("fine_closeups", 0),
     )
     regressor.load_state_dict(state.average)
     summary: dict[str, object] = {"step": state.step}

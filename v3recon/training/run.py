@@ -76,12 +76,12 @@ class Packed(nn.Module):
         super().__init__()
         self.regressor = regressor
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Packed coefficients [B, K] and rotation [B, 3, 3]."""
-        coeffs, rotation = self.regressor.predict(image)
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Packed coefficients [B, K], rotation [B, 3, 3] and the named parts if there are."""
+        coeffs, rotation, logits = self.regressor.predict_with_parts(image)
         # The loss sees the matrix; angles have no finite gradient at 90 degrees of yaw.
         coeffs = replace(coeffs, angle=coeffs.angle.detach())
-        return coeffs.to_tensor(), rotation
+        return coeffs.to_tensor(), rotation, logits
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -212,7 +212,9 @@ def train_step(
     network: nn.Module,
     regressor: Regressor,
     batch: TrainingBatch,
-    loss_of: Callable[[FaceCoeffs, Tensor, TrainingBatch], tuple[Tensor, dict[str, Tensor]]],
+    loss_of: Callable[
+        [FaceCoeffs, Tensor, Tensor | None, TrainingBatch], tuple[Tensor, dict[str, Tensor]]
+    ],
     config: TrainConfig,
     workers: Workers,
 ) -> dict[str, float]:
@@ -241,9 +243,9 @@ def train_step(
         image = to_float_image(part).contiguous(memory_format=torch.channels_last)
         mixed = config.precision == "bfloat16"
         with torch.autocast(workers.device.type, torch.bfloat16, enabled=mixed):
-            packed, rotation = network(image)
+            packed, rotation, logits = network(image)
         coeffs = FaceCoeffs.from_tensor(packed.float(), regressor.sizes)
-        loss, terms = loss_of(coeffs, rotation.float(), part)
+        loss, terms = loss_of(coeffs, rotation.float(), logits, part)
         for name, value in {"total": loss.detach(), **terms}.items():
             number_ = float(value)
             if not math.isfinite(number_):
@@ -277,6 +279,7 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
         pooling=config.pooling,
         corrections=config.corrections,
         closeups=config.closeups,
+        fine_closeups=config.fine_closeups,
     )
     if regressor.aligned is not None:
         set_points(regressor.aligned, model)
@@ -297,13 +300,26 @@ def start_regressor(config: TrainConfig, model: LinearFaceModel) -> Regressor:
                 f" {config.backbone}"
             )
         blocks[: config.frozen_blocks].requires_grad_(False)
-    if config.train_only == "corrections":
+    if config.train_only != "all":
         regressor.requires_grad_(False)
-        if regressor.aligned is None:
-            raise ValueError("--train-only corrections needs --corrections N")
-        for part in regressor.correctors:
+        for part in trained_correctors(regressor, config):
             part.requires_grad_(True)
     return regressor
+
+
+def trained_correctors(regressor: Regressor, config: TrainConfig) -> list[nn.Module]:
+    """What learns of the parts that correct the estimate.
+
+    Raises:
+        ValueError: if only they are to learn and there are none.
+    """
+    if config.train_only == "fine-map":
+        if regressor.fine_map is None:
+            raise ValueError("--train-only fine-map needs --fine-closeups N")
+        return [regressor.fine_map]
+    if config.train_only == "corrections" and not regressor.correctors:
+        raise ValueError("--train-only corrections needs --corrections N")
+    return regressor.correctors
 
 
 def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
@@ -311,7 +327,7 @@ def set_training_mode(regressor: Regressor, config: TrainConfig) -> None:
     regressor.train(config.train_only == "all")
     if config.freeze_norms:
         regressor.backbone.eval()
-    for part in regressor.correctors:
+    for part in trained_correctors(regressor, config):
         part.train()
 
 
@@ -433,10 +449,11 @@ def train(config: TrainConfig) -> int:  # noqa: C901  (one loop to be read top t
             def loss_of(
                 coeffs: FaceCoeffs,
                 rotation: Tensor,
+                logits: Tensor | None,
                 part: TrainingBatch,
                 weights: TermWeights = weights,
             ) -> tuple[Tensor, dict[str, Tensor]]:
-                return training_loss(coeffs, rotation, part, face, weights, camera)
+                return training_loss(coeffs, rotation, part, face, weights, camera, logits)
 
             values = train_step(network, regressor, batch, loss_of, config, workers)
             nn.utils.clip_grad_norm_(regressor.parameters(), config.clip_norm)
