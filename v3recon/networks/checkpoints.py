@@ -129,9 +129,9 @@ def save_checkpoint(
         raise ValueError(f"the description must hold JSON values only: {error}") from None
     weights: dict[str, Tensor] = {}
     for key, value in regressor.state_dict().items():
-        stored = _stored(key, value, half)
-        in_bytes = half and value.ndim == 2 and value.numel() >= BYTES_FROM
-        weights |= _in_bytes(key, value) if in_bytes else {key: stored}
+        weights[key] = _stored(key, value, half)
+        if half and value.ndim == 2 and value.numel() >= BYTES_FROM:
+            weights |= _in_bytes(key, value)
     with replace_on_success(path) as temporary:
         torch.save({"format": FORMAT, "description": text, "weights": weights}, temporary)
 
@@ -205,7 +205,7 @@ def _stored(key: str, value: Tensor, half: bool) -> Tensor:
 def _in_bytes(key: str, weight: Tensor) -> dict[str, Tensor]:
     """A large matrix [N, M] as 8-bit integers and one scale a row.
 
-    Rounding moves a weight by at most 1/254 of the largest of its row.
+    Rounding moves a weight by about 1/254 of the largest of its row at most.
     """
     weight = weight.detach().cpu().float()
     scale = (weight.abs().amax(1, keepdim=True) / BYTE_RANGE).clamp(min=1e-6).half()
