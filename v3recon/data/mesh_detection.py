@@ -30,7 +30,7 @@ def mediapipe_detector(max_faces: int = 4) -> MeshDetector:
     """
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:
-        from mediapipe.python.solutions import face_mesh
+        from mediapipe.python.solutions import face_mesh  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise NoMeshDetectorError(
             "mediapipe is not installed: pip install --no-deps -r requirements-nodeps.txt;"

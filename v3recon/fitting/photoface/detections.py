@@ -41,7 +41,7 @@ class Detections:
 def tessellation() -> set[tuple[int, int]]:
     """Edges of the detector's mesh graph, smaller id first."""
     try:
-        from mediapipe.python.solutions import face_mesh_connections
+        from mediapipe.python.solutions import face_mesh_connections  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError(_install_message()) from error
     return {(min(a, b), max(a, b)) for a, b in face_mesh_connections.FACEMESH_TESSELATION}
@@ -97,7 +97,7 @@ def _run(
 def _start() -> None:
     global _network
     os.environ.setdefault("GLOG_minloglevel", "2")
-    from mediapipe.python.solutions import face_mesh
+    from mediapipe.python.solutions import face_mesh  # pyright: ignore[reportMissingImports]
 
     _network = face_mesh.FaceMesh(
         static_image_mode=True, refine_landmarks=True, max_num_faces=_MAX_FACES
