@@ -11,14 +11,14 @@ photos where fewer than half of the looks find the face, are left out.
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
+from v3recon.data.image_folder import list_photos
+from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector, store_detections
 from v3recon.io.images import read_image
 
 LOOKS = 8
@@ -56,20 +56,20 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--out", type=Path, required=True, help=".npz for --meshes")
     arguments = parser.parse_args()
-    with arguments.index.open(newline="") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["split"] == arguments.split]
-    names = [row["file"] for row in rows if not row["landmarks"] and not row["mask"]]
+    entries = [
+        entry
+        for entry in list_photos(arguments.photos, arguments.index)
+        if entry.split == arguments.split and not (entry.landmarks or entry.mask)
+    ]
     detect = mediapipe_detector()
     rng = np.random.default_rng(0)
     meshes = {}
-    for name in tqdm(names, unit="photo"):
-        mesh = steady_mesh(detect, arguments.photos / name, name, rng)
+    for entry in tqdm(entries, unit="photo"):
+        mesh = steady_mesh(detect, arguments.photos / entry.file, entry.file, rng)
         if mesh is not None:
-            meshes[name] = mesh
-    np.savez(
-        arguments.out, names=np.array(list(meshes)), pts=np.array([*meshes.values()], np.float32)
-    )
-    print(f"{len(meshes)} of {len(names)} photos: {arguments.out}")
+            meshes[entry.file] = mesh
+    store_detections(arguments.out, [*meshes], [*meshes.values()])
+    print(f"{len(meshes)} of {len(entries)} photos: {arguments.out}")
 
 
 if __name__ == "__main__":

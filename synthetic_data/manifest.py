@@ -16,6 +16,7 @@ from PIL import Image
 
 from synthetic_data.labels import Labels
 from v3recon.data.image_folder import PhotoEntry, list_photos
+from v3recon.data.mesh_detection import store_detections
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 
 INDEX_COLUMNS = ("file", "source", "subject", "split", "landmarks", "mask", "mask_from")
@@ -170,12 +171,7 @@ def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     for record in written:
         with np.load(out / record["labels"], allow_pickle=False) as arrays:
             meshes.append(arrays["points"])
-    with replace_on_success(out / "meshes.npz") as temporary:
-        np.savez(
-            temporary,
-            names=np.array([record["file"] for record in written], dtype=np.str_),
-            pts=np.array(meshes, np.float32).reshape(len(meshes), -1, 3),
-        )
+    store_detections(out / "meshes.npz", [record["file"] for record in written], meshes)
     report = summarize(records)
     write_text_atomic(out / "report.json", json.dumps(report, indent=1))
     return report

@@ -68,6 +68,20 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
     capsys.readouterr()
 
 
+def test_photos_without_a_face_give_the_reason_and_an_empty_set(photos, tmp_path, capsys):
+    for name in ("a/same.png", "a__same.png", "broken.jpg"):
+        (photos / name).unlink()
+    out = tmp_path / "out"
+    assert run(photos, out, "--kinds", "eyes_closed", "--check", "none") == 1
+    assert "no picture was written" in capsys.readouterr().err
+    assert [record["reason"] for record in read_manifest(out / "manifest.jsonl")] == [
+        "no face found"
+    ]
+    with np.load(out / "meshes.npz") as stored:
+        assert len(stored["names"]) == 0 and stored["pts"].shape == (0, 468, 3)
+    stored_detector([out / "meshes.npz"])
+
+
 def test_kinds_are_drawn_by_shares_and_eyes_close_by_amounts(photos, tmp_path, capsys):
     out = tmp_path / "out"
     options = ("--kinds", "eyes_closed", "frown", "--check", "none", "--shares", "1", "1000000")

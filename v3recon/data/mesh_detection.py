@@ -6,12 +6,13 @@ import os
 import shlex
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.io.atomic import replace_on_success
 
 MeshDetector = Callable[[Path, str, np.ndarray], list[np.ndarray]]
 """(path, file name, [H, W, 3] uint8 RGB) -> meshes [468, 3], pixels, z toward the camera."""
@@ -76,6 +77,22 @@ def stored_detector(paths: list[Path]) -> MeshDetector:
         return [stored[file].astype(np.float64)] if file in stored else []
 
     return detect
+
+
+def store_detections(path: Path, names: Sequence[str], points: Sequence[np.ndarray]) -> None:
+    """Write what `stored_detector` reads, whole or not at all.
+
+    Args:
+        path: `.npz` file.
+        names: N files, as an index names them.
+        points: N arrays [468, 3].
+    """
+    with replace_on_success(path) as temporary:
+        np.savez(
+            temporary,
+            names=np.array(names, dtype=np.str_),
+            pts=np.array(points, np.float32).reshape(len(points), POINT_COUNT, 3),
+        )
 
 
 def command_detector(command: str) -> MeshDetector:
