@@ -15,7 +15,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
-from v3recon.networks.mesh_aligned import MAX_CORRECTIONS
+from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
 FORMAT = "v3recon-regressor"
@@ -27,7 +27,6 @@ BYTE_RANGE = 127
 SCALE_SUFFIX = ".scale"
 OFFICIAL_KEY = "net_recon"
 OFFICIAL_INPUT_SIZE = 224
-CORRECTION_COUNTS = ("corrections", "closeups", "fine_closeups")
 # One parameter that only this backbone has.
 _OFFICIAL_BACKBONES = {
     "backbone.layer4.2.conv3.weight": "resnet50",

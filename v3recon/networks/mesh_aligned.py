@@ -28,6 +28,8 @@ CHANNELS = 24
 HIDDEN = 320
 """Width between features and corrections."""
 TRANS_SIZE = 3
+CORRECTION_COUNTS = ("corrections", "closeups", "fine_closeups")
+"""Settings of a regressor that say how often its estimate is corrected, and by what."""
 MAX_CORRECTIONS = 8
 CLOSEUP_POINTS = slice(CONTOUR_LINES, POINTS)
 """Points that have close-ups: all but the jaw's, whose place slides along the contour."""
@@ -206,12 +208,13 @@ class CloseUps(nn.Module):
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
         cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
         offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell
+        normalise, widen, bend, narrow = self.read
         for _ in range(self.count):
             places = where.places(shape.detach(), pose.detach(), trans.detach())
             places = places[:, CLOSEUP_POINTS]
             seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
-            read = self.read[:2](seen.permute(0, 2, 3, 1).flatten(2))
-            read = self.read[2:](read if self.names is None else read + self.names)
+            hidden = widen(normalise(seen.permute(0, 2, 3, 1).flatten(2)))
+            read = narrow(bend(hidden if self.names is None else hidden + self.names))
             change = self.step(torch.cat([read.flatten(1), places.flatten(1)], 1))
             shape, pose, trans = _add(change, shape, pose, trans)
         return shape, pose, trans

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from v3recon.io.atomic import write_text_atomic
-from v3recon.networks.mesh_aligned import MAX_CORRECTIONS
+from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class TrainConfig:
             raise ValueError(f"precision must be float32 or bfloat16, not {self.precision!r}")
         if self.train_only not in TRAINABLE:
             raise ValueError(f"train_only must be one of {TRAINABLE}, not {self.train_only!r}")
-        for name in ("corrections", "closeups", "fine_closeups"):
+        for name in CORRECTION_COUNTS:
             if not 0 <= getattr(self, name) <= MAX_CORRECTIONS:
                 raise ValueError(f"{name} must lie in 0…{MAX_CORRECTIONS}")
         if self.batch_size % self.micro_batch:
@@ -191,6 +191,25 @@ _NAMES = TermWeights(
 # Beside terms of twenty, named parts need this much to be heard.
 _FINE = replace(_CORRECTIONS, gaps=5.0, named=15.0)
 _NONE = Path("prepared")
+_LATE = TrainConfig(
+    prepared=_NONE,
+    out=Path("runs/corrections"),
+    pooling="spatial",
+    corrections=2,
+    closeups=3,
+    train_only="corrections",
+    input_size=160,
+    weights=_CORRECTIONS,
+    profiled=0.35,
+    labelled=0.45,
+    roll_sigma=10.0,
+    far=0.02,
+    steps=4800,
+    warmup=50,
+    decay=0.75,
+    learning_rate=1.3e-3,
+    ema=0.998,
+)
 PRESETS: dict[str, tuple[str, TrainConfig]] = {
     "mbnetv3": (
         "the shipped small network, from scratch on the CPU",
@@ -238,41 +257,19 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "corrections": (
         "only the corrections learn, twice as fast; from the weights of another run",
-        TrainConfig(
-            prepared=_NONE,
-            out=Path("runs/corrections"),
-            pooling="spatial",
-            corrections=2,
-            closeups=3,
-            train_only="corrections",
-            input_size=160,
-            weights=_CORRECTIONS,
-            profiled=0.35,
-            labelled=0.45,
-            roll_sigma=10.0,
-            far=0.02,
-            steps=4800,
-            warmup=50,
-            decay=0.75,
-            learning_rate=1.3e-3,
-            ema=0.998,
-        ),
+        _LATE,
     ),
     "fine-map": (
         "before fine close-ups: only the map that they read learns, from masks; ten minutes",
-        TrainConfig(
-            prepared=_NONE,
+        replace(
+            _LATE,
             out=Path("runs/fine-map"),
-            pooling="spatial",
-            corrections=2,
-            closeups=3,
             fine_closeups=2,
             train_only="fine-map",
-            input_size=160,
             weights=_NAMES,
             profiled=0.1,
             labelled=0.5,
-            roll_sigma=10.0,
+            far=0.0,
             steps=700,
             warmup=20,
             decay=0.9,
@@ -282,25 +279,16 @@ PRESETS: dict[str, tuple[str, TrainConfig]] = {
     ),
     "fine": (
         "after it: all corrections learn, fine close-ups too, half as fast",
-        TrainConfig(
-            prepared=_NONE,
+        replace(
+            _LATE,
             out=Path("runs/fine"),
-            pooling="spatial",
-            corrections=2,
-            closeups=3,
             fine_closeups=2,
-            train_only="corrections",
-            input_size=160,
             weights=_FINE,
-            profiled=0.35,
             labelled=0.5,
-            roll_sigma=10.0,
-            far=0.02,
             steps=3200,
             warmup=100,
             decay=0.9,
             learning_rate=7e-4,
-            ema=0.998,
         ),
     ),
     "resnet50": (

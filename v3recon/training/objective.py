@@ -301,6 +301,18 @@ def _trust(batch: TrainingBatch, weight: float) -> Tensor:
     return torch.where(marked, weight, 1.0)[:, None]
 
 
+def _parsed(batch: TrainingBatch) -> Tensor:
+    """Which faces [B] have a mask of the part parser."""
+    return batch.labels_source == LABELS_PARSED
+
+
+def _mask_trust(batch: TrainingBatch, parsed: float) -> Tensor:
+    """Weight [B] of masks: 1 hand-made, `parsed` by the part parser, 0 for others and profiles."""
+    trust = (batch.labels_source == LABELS_HAND).to(batch.angle)
+    trust = torch.where(_parsed(batch), parsed, trust)
+    return trust * (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
+
+
 def _wpdc_term(
     coeffs: FaceCoeffs, rotation: Tensor, batch: TrainingBatch, face: TrainingFace, camera: Camera
 ) -> Tensor:
@@ -384,16 +396,13 @@ def _parts_term(
     Masks of the part parser count with weight `parsed`, without the skin, whose border is hair, and
     without eyes: it hardly knows closed ones, which the gaps know.
     """
-    by_parser = batch.labels_source == LABELS_PARSED
-    trust = (batch.labels_source == LABELS_HAND).to(posed.points_2d)
-    trust = torch.where(by_parser, parsed, trust)
-    usable = (trust > 0) & (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
-    chosen = usable.nonzero()[:, 0]
+    trust = _mask_trust(batch, parsed)
+    chosen = trust.nonzero()[:, 0]
     if len(chosen) == 0:
         return 0 * posed.points_2d.sum()
     labels = batch.labels[chosen]
     distrusted = torch.isin(labels, labels.new_tensor(PARSED_WITHOUT))
-    distrusted = distrusted & by_parser[chosen, None, None]
+    distrusted = distrusted & _parsed(batch)[chosen, None, None]
     aim = part_aim(labels.masked_fill(distrusted, 0), camera, posed.points_2d)
     loss = part_losses(posed, chosen, face, aim)
     robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
@@ -407,14 +416,10 @@ def _named_term(logits: Tensor | None, batch: TrainingBatch, parsed: float) -> T
     the part parser saw an eye nothing is said (see `_parts_term`).
     """
     assert logits is not None
-    by_parser = batch.labels_source == LABELS_PARSED
-    trust = (batch.labels_source == LABELS_HAND).to(logits)
-    trust = torch.where(by_parser, parsed, trust)
-    trust = trust * (batch.angle[:, 1].abs() < PARTS_MAX_YAW)
     classes = one_hot(batch.labels.long(), logits.shape[1]).permute(0, 3, 1, 2).to(logits)
     share = adaptive_avg_pool2d(classes, (logits.shape[2], logits.shape[3]))
     eyes = share[:, list(EYE_LABELS)].sum(1, keepdim=True)
-    told = 1 - eyes * by_parser[:, None, None, None]
+    told = 1 - eyes * _parsed(batch)[:, None, None, None]
     weights = logits.new_tensor(CLASS_WEIGHTS)[:, None, None] * told
     log_chances = logits.log_softmax(1)
     entropy = -(weights * share * log_chances).sum(1).mean((1, 2))
@@ -422,7 +427,7 @@ def _named_term(logits: Tensor | None, batch: TrainingBatch, parsed: float) -> T
     overlap = (chances * share).sum((2, 3))
     total = (chances + share).sum((2, 3))
     dice = (1 - (2 * overlap + 1) / (total + 1)).mean(1)
-    return ((entropy + dice) * trust).mean()
+    return ((entropy + dice) * _mask_trust(batch, parsed)).mean()
 
 
 @dataclass(frozen=True)
