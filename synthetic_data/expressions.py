@@ -30,6 +30,8 @@ CLOSED_OPENING = 0.1
 """Opening over width below which an eye counts as closed already."""
 MEETING = (0.6, 0.95)
 """Where closed lids meet, share of the way from the open upper lid to the open lower one."""
+SQUINT = 0.3
+"""Least of that share where eyes only narrow: in a squint the lower lid rises as well."""
 UNEQUAL = 0.35
 """Greatest difference of the amounts by which two eyes close."""
 OPEN_MOUTH = 0.34
@@ -183,7 +185,7 @@ def edit_expression(
     if not closed:
         return EditedFace(points, coeffs, decoded, closed, kind.opens_mouth, strengths)
     amounts = closing.draw(rng, len(closed))
-    gaze, meeting = float(rng.uniform(0, 0.5)), rng.uniform(*MEETING)
+    gaze, place = float(rng.uniform(0, 0.5)), rng.random()
     for side, amount in zip(closed, amounts, strict=True):
         strengths[f"{side}_eye_closed"] = amount * _closing_strength(face, side, model)
     unclosed = points
@@ -192,6 +194,8 @@ def edit_expression(
     for side, amount in zip(closed, amounts, strict=True):
         upper = side_ids(UPPER_LOOP, side, mirror)
         lower = side_ids(LOWER_LOOP, side, mirror)
+        least = MEETING[0] if amount == 1 else SQUINT
+        meeting = least + place * (MEETING[1] - least)
         line = (1 - meeting) * unclosed[upper] + meeting * unclosed[lower]
         points[upper] = unclosed[upper] + amount * (line - unclosed[upper])
         points[lower] = unclosed[lower] + amount * (line - unclosed[lower])

@@ -236,8 +236,8 @@ def _paint_lid(
     down = np.array([-(line[-1] - line[0])[1], (line[-1] - line[0])[0]]) / width
     down = down if down[1] > 0 else -down
     fringe = rng.uniform(0.15, 0.5)
-    thick = rng.uniform(0.7, 1.5)
-    edge = (0.024 * thick, 0.036 * thick, rng.uniform(0.65, 0.95))
+    thick = rng.uniform(0.5, 1.5)
+    edge = (0.024 * thick, 0.036 * thick, rng.uniform(0.3, 0.95))
     for above, below, strength in (edge, (0.03, 0.1 * thick, fringe)):
         strip = np.concatenate(
             [line - above * width * taper * down, (line + below * width * taper * down)[::-1]]

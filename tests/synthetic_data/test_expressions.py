@@ -37,9 +37,22 @@ def test_an_amount_leaves_its_share_of_the_gap(face, photoface):
         assert edited.amounts == (amount, amount)
         for eye in ("right_eye", "left_eye"):
             assert after[eye] == pytest.approx((1 - amount) * before[eye], rel=0.1)
-    # The upper lid makes most of the way.
-    moved = edited.points[:, 1] - face.points[:, 1]
-    assert moved[159] > -1.2 * moved[145] and moved[159] > 3
+
+
+def _upper_share(face, model, seed, closing):
+    """Share of the closing way of the right eye's middle that the upper lid makes."""
+    edited = edit_expression(face, "eyes_closed", model, MIRROR, [seed], closing)
+    down, up = (edited.points[[159, 145], 1] - face.points[[159, 145], 1]) * (1, -1)
+    return down / (down + up)
+
+
+def test_the_upper_lid_closes_eyes_and_both_narrow_them(face, photoface):
+    closed, narrowed = (
+        np.array([_upper_share(face, photoface, seed, Closing((a, a))) for seed in range(24)])
+        for a in (1.0, 0.6)
+    )
+    assert closed.min() > 0.55
+    assert 0.2 < narrowed.min() < 0.45 and narrowed.max() > 0.75
 
 
 def test_two_eyes_close_unequally(face, photoface):

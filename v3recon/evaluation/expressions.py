@@ -389,14 +389,16 @@ def _keep(
         read = torch.from_numpy(openings_of_labels(labels.numpy()))
     read = torch.where(face.openings.isnan(), torch.nan, read)
     readings.add(face, read, overlaps)
+    row: dict[str, Any] = {"file": face.name, "group": face.group}
+    for k, aperture in enumerate(APERTURES):
+        row |= {f"{aperture}, true": float(face.openings[k]), f"{aperture}, read": float(read[k])}
     if face.group == DETECTIONS and found.model.name == "photoface":
         seen = found.points_2d[torch.from_numpy(load_face_mesh().landmarks_68)].double().cpu()
         assert face.points is not None
         again = openings_of_points(seen[None], face.points[None])[0]
         readings.add(replace(face, group=SAME_VERTICES), again, overlaps)
-    row: dict[str, Any] = {"file": face.name, "group": face.group}
-    for k, aperture in enumerate(APERTURES):
-        row |= {f"{aperture}, true": float(face.openings[k]), f"{aperture}, read": float(read[k])}
+        for k, aperture in enumerate(APERTURES):
+            row[f"{aperture}, same vertices"] = float(again[k])
     report.faces.append(row)
     error = float((read - face.openings).abs().nan_to_num(0).max())
     image = outcome.image
