@@ -21,8 +21,11 @@ from v3recon.evaluation.expressions import APERTURES, CLOSED_EYE, OPEN_MOUTH
 
 DRAWS = 4000
 EYES, MOUTH = APERTURES[:2], APERTURES[2:]
+SHUT = 0.1
+"""Most eyes below `CLOSED_EYE` are narrow and show some of the eyeball; below this few do."""
 LINES = {
     "closed eyes": (EYES, -np.inf, CLOSED_EYE),
+    f"eyes below {SHUT:.0%}": (EYES, -np.inf, SHUT),
     "open eyes": (EYES, CLOSED_EYE, np.inf),
     "open mouths": (MOUTH, OPEN_MOUTH, np.inf),
 }
