@@ -17,17 +17,16 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.evaluation.expressions import APERTURES, CLOSED_EYE, OPEN_MOUTH
+from v3recon.evaluation.expressions import APERTURES, LINES
 
 DRAWS = 4000
-EYES, MOUTH = APERTURES[:2], APERTURES[2:]
 SHUT = 0.1
 """Most eyes below `CLOSED_EYE` are narrow and show some of the eyeball; below this few do."""
-LINES = {
-    "closed eyes": (EYES, -np.inf, CLOSED_EYE),
-    f"eyes below {SHUT:.0%}": (EYES, -np.inf, SHUT),
-    "open eyes": (EYES, CLOSED_EYE, np.inf),
-    "open mouths": (MOUTH, OPEN_MOUTH, np.inf),
+COMPARED = {
+    "closed eyes": LINES["closed eyes"],
+    f"eyes below {SHUT:.0%}": (*LINES["closed eyes"][:2], SHUT),
+    "open eyes": LINES["open eyes"],
+    "open mouths": LINES["open mouths"],
 }
 
 
@@ -49,37 +48,25 @@ def main() -> None:
     print("{:46} {:>6} {:>6} {:>6} {:>7} {:>14}".format(*header))
     for group in sorted({first[name]["group"] for name in names}):
         chosen = [name for name in names if first[name]["group"] == group]
-        for how in ("read", "same vertices"):
-            for line, (apertures, low, high) in LINES.items():
-                sums = np.array(
-                    [_sums(first, second, n, apertures, how, low, high) for n in chosen]
-                )
-                if sums[:, 2].sum() > 1:
-                    _show(f"{line}, {group}" + (", same" if how != "read" else ""), sums)
+        true = _openings(first, chosen, "true")
+        for how, suffix in (("read", ""), ("same vertices", ", same")):
+            errors = [np.abs(_openings(report, chosen, how) - true) for report in (first, second)]
+            known = np.isfinite(errors).all(0)
+            for line, (columns, low, high) in COMPARED.items():
+                counted = (known & (true >= low) & (true < high))[:, columns]
+                sums = [np.where(counted, error[:, columns], 0).sum(1) for error in errors]
+                if counted.sum() > 1:
+                    _show(f"{line}, {group}{suffix}", np.stack([*sums, counted.sum(1)], 1))
 
 
-def _sums(
-    first: dict[str, dict],
-    second: dict[str, dict],
-    name: str,
-    apertures: tuple[str, ...],
-    how: str,
-    low: float,
-    high: float,
-) -> tuple[float, float, int]:
-    """Errors of both and number of the openings of a photo whose true one is in [low, high)."""
-    errors = []
-    for aperture in apertures:
-        true = first[name][f"{aperture}, true"]
-        read = [report[name].get(f"{aperture}, {how}") for report in (first, second)]
-        if true is not None and None not in read and low <= true < high:
-            errors.append([abs(value - true) for value in read])
-    a, b = np.sum(errors, 0) if errors else (0.0, 0.0)
-    return a, b, len(errors)
+def _openings(report: dict[str, dict], names: list[str], what: str) -> np.ndarray:
+    """[N, 3] openings of `APERTURES` of the photos; NaN where a report has none."""
+    rows = [[report[name].get(f"{aperture}, {what}") for aperture in APERTURES] for name in names]
+    return np.array(rows, float)
 
 
 def _show(title: str, sums: np.ndarray) -> None:
-    """Print a line for [N, 3] sums of photos."""
+    """Print a line for photos' [N, 3] sums of both errors and numbers of openings."""
     sums = sums[sums[:, 2] > 0]
     draws = np.random.default_rng(0).integers(len(sums), size=(DRAWS, len(sums)))
     a, b = sums[draws, 0].sum(1), sums[draws, 1].sum(1)

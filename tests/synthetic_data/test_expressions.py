@@ -52,6 +52,9 @@ def test_the_upper_lid_closes_eyes_and_both_narrow_them(face, photoface):
         for a in (1.0, 0.6)
     )
     assert closed.min() > 0.55
+    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0])
+    moved = edited.points[:, 1] - face.points[:, 1]
+    assert moved[159] > -1.2 * moved[145] and moved[159] > 3
     assert 0.2 < narrowed.min() < 0.45 and narrowed.max() > 0.75
 
 

@@ -79,6 +79,14 @@ OPEN_MOUTH = 0.2
 """Gap of the lips over the mouth's width above which a mouth counts as open."""
 LEAST_CHANGE = 0.05
 """Smaller true changes of an opening say nothing about the response."""
+_EYES, _MOUTH = slice(0, 2), slice(2, 3)
+LINES = {
+    "closed eyes": (_EYES, -math.inf, CLOSED_EYE),
+    "open eyes": (_EYES, CLOSED_EYE, math.inf),
+    "open mouths": (_MOUTH, OPEN_MOUTH, math.inf),
+    "other mouths": (_MOUTH, -math.inf, OPEN_MOUTH),
+}
+"""Lines of a report -> which of `APERTURES`, and the range [low, high) of their true openings."""
 
 _CORNERS = ((36, 39), (42, 45), (60, 64))
 _PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
@@ -452,13 +460,7 @@ class Openings:
 
     def lines(self) -> dict[str, dict[str, float]]:
         """Figures of closed and other eyes, open and other mouths."""
-        eyes, mouth = slice(0, 2), slice(2, 3)
-        return {
-            "closed eyes": self.line(eyes, -math.inf, CLOSED_EYE),
-            "open eyes": self.line(eyes, CLOSED_EYE, math.inf),
-            "open mouths": self.line(mouth, OPEN_MOUTH, math.inf),
-            "other mouths": self.line(mouth, -math.inf, OPEN_MOUTH),
-        }
+        return {name: self.line(*line) for name, line in LINES.items()}
 
     def iou(self, group: str) -> float:
         """Mean IoU of a part group over the faces whose mask has it."""
