@@ -28,18 +28,16 @@ from torch import Tensor
 
 from v3recon.data.part_targets import (
     cut_forehead,
-    occluders_from_celebamask,
     part_masks,
     part_target_statistics,
-    repair_sides,
 )
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
-from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid, farthest_point_sampling
 from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.io.celebamask import OCCLUDER_CLASSES, labels_from_celebamask, repair_sides
 from v3recon.losses.chamfer import chamfer_loss, density_aware_chamfer_loss, icp_loss
 from v3recon.losses.part_distribution import (
     above_brows,
@@ -146,7 +144,7 @@ def load_targets(photos: Path, names: list[str], mesh: Mesh, grid: int = 28) -> 
         targets = part_target_statistics(masks, anchors.numpy())
         columns[0].append(labels)
         columns[1].append(masks)
-        columns[2].append(occluders_from_celebamask(warped))
+        columns[2].append(np.isin(warped, OCCLUDER_CLASSES))
         columns[3].append(targets.statistics)
         columns[4].append(targets.present.astype(np.float32))
         columns[5].append(np.stack([_drawn(mask, generator) for mask in masks]))

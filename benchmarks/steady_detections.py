@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from v3recon.data.image_folder import list_photos
 from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector, store_detections
 from v3recon.io.images import read_image
+from v3recon.io.photo_index import read_photo_index
 
 LOOKS = 8
 
@@ -58,7 +58,7 @@ def main() -> None:
     arguments = parser.parse_args()
     entries = [
         entry
-        for entry in list_photos(arguments.photos, arguments.index)
+        for entry in read_photo_index(arguments.photos, arguments.index)
         if entry.split == arguments.split and not (entry.landmarks or entry.mask)
     ]
     detect = mediapipe_detector()

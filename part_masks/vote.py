@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -22,13 +21,14 @@ from v3recon.decode import decode
 from v3recon.detection.crop import crop_again
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
-from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface import part_refinement, part_votes
 from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.similarity import invert_affine_2d
+from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import PHOTO_SUFFIXES, read_image
+from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import FaceReconstructor
 from v3recon.types import FaceCoeffs
 
@@ -188,11 +188,8 @@ def find_pairs(photos: Path, masks: Path) -> list[tuple[Path, Path]]:
 
 def read_splits(index: Path) -> dict[str, str]:
     """Split of each photo of an index.csv, by the name of its file without suffix."""
-    try:
-        with index.open(newline="", encoding="utf-8") as file:
-            return {Path(row["file"]).stem: row["split"] for row in csv.DictReader(file)}
-    except (OSError, KeyError) as error:
-        raise ValueError(f"{index} is not an index with columns file and split: {error}") from error
+    entries = read_photo_index(index.parent, index)
+    return {Path(entry.file).stem: entry.split for entry in entries}
 
 
 def read_detections(path: Path) -> dict[str, np.ndarray]:

@@ -12,10 +12,11 @@ from PIL import Image
 from synthetic_data.generate import RunOptions
 from synthetic_data.manifest import WRITTEN
 from synthetic_data.source_face import cut_canvas
-from v3recon.data.image_folder import read_pts
-from v3recon.face_models.parts import LABEL_COLORS, labels_from_celebamask
+from v3recon.face_models.parts import LABEL_COLORS
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import read_image
+from v3recon.io.photo_index import read_pts
 
 CELL = 160
 ROWS = 10

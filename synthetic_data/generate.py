@@ -16,7 +16,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 from synthetic_data.expressions import CLOSED, Closing, EditedFace, edit_expression
 from synthetic_data.interior import paint
@@ -35,7 +34,6 @@ from synthetic_data.quality import (
 from synthetic_data.source_face import OVERSAMPLING, SkippedPhotoError, SourceFace, make_source_face
 from synthetic_data.warp import expression_map, remap
 from v3recon.data.face_mesh import load_face_mesh
-from v3recon.data.image_folder import read_part_mask, read_pts
 from v3recon.data.mesh_detection import (
     MeshDetector,
     mediapipe_detector,
@@ -46,7 +44,9 @@ from v3recon.data.regions import choose_mesh
 from v3recon.data.samples import LABELS_NONE, FaceRecord
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
+from v3recon.io.photo_index import read_points
 
 POSES = "poses"
 FORMAT = 4
@@ -171,9 +171,8 @@ class Worker:
     def _source_face(self, job: Job) -> SourceFace:
         folder, entry = self.options.photos, job.entry
         image = read_image(folder / entry.file)
-        hand = read_pts(folder / entry.landmarks) if entry.landmarks else None
-        if hand is not None and len(hand) != 68:
-            raise SkippedPhotoError(f"{entry.landmarks} has {len(hand)} points, not 68")
+        marked = read_points(folder, entry)
+        hand = marked.points_68 if marked is not None and marked.complete else None
         classes = read_classes(folder / entry.mask, image.shape) if entry.mask else None
         meshes = self.detector(folder / entry.file, entry.file, image)
         mask = None if classes is None else (classes > 0).astype(np.uint8)
@@ -346,9 +345,7 @@ def read_classes(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     Raises:
         ValueError: if it cannot be read or holds no part.
     """
-    read_part_mask(path)
-    with Image.open(path, formats=("PNG",)) as picture:
-        classes = np.asarray(picture, np.uint8)
+    classes = read_celebamask(path, repair=False).classes
     if classes.shape != shape[:2]:
         classes = cv2.resize(classes, shape[1::-1], interpolation=cv2.INTER_NEAREST)
     return classes

@@ -31,11 +31,10 @@ from v3recon.face_models.landmarks import (
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.parts import (
     EYE_LABELS,
-    LABEL_TO_CELEBAMASK,
     SKIN_LABEL,
-    labels_from_celebamask,
 )
 from v3recon.geometry.camera import Camera, to_clip
+from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, labels_from_celebamask
 from v3recon.render.rasterize import rasterize
 from v3recon.types import Decoded, FaceCoeffs
 

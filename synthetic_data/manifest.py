@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from synthetic_data.labels import Labels
-from v3recon.data.image_folder import PhotoEntry, list_photos
 from v3recon.data.mesh_detection import store_detections
 from v3recon.io.atomic import replace_on_success, write_text_atomic
+from v3recon.io.photo_index import PhotoEntry, read_photo_index
 
 INDEX_COLUMNS = ("file", "source", "subject", "split", "landmarks", "mask", "mask_from")
 WRITTEN, REFUSED, SKIPPED = "written", "refused", "skipped"
@@ -46,25 +46,17 @@ def plan_jobs(photos: Path, index: Path | None, limit: int = 0) -> list[Job]:
     Raises:
         ValueError: if there is no photo.
     """
-    entries = list_photos(photos, index)[: limit or None]
-    subjects = _subjects(index or photos / "index.csv")
+    entries = read_photo_index(photos, index)[: limit or None]
     keys = [Path(entry.file).with_suffix("").as_posix().replace("/", "__") for entry in entries]
     taken = Counter(keys)
     return [
         Job(
             entry,
             key if taken[key] == 1 else f"{key}_{zlib.crc32(entry.file.encode()):08x}",
-            subjects.get(entry.file) or Path(entry.file).stem,
+            entry.subject,
         )
         for entry, key in zip(entries, keys, strict=True)
     ]
-
-
-def _subjects(index: Path) -> dict[str, str]:
-    if not index.is_file():
-        return {}
-    with index.open(newline="") as stream:
-        return {row["file"]: row.get("subject") or "" for row in csv.DictReader(stream)}
 
 
 def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: Labels) -> dict:
@@ -209,7 +201,7 @@ def read_published(folder: Path) -> list[dict[str, str]]:
         ValueError: if there is no picture.
     """
     rows = []
-    for entry in list_photos(folder):
+    for entry in read_photo_index(folder):
         parents = Path(entry.file).parts[:-1]
         kind = parents[-1] if parents else folder.name
         rows.append(

@@ -15,9 +15,9 @@ from v3recon.data.regions import polygon_labels, repair_sides_by_mesh
 from v3recon.decode import decode
 from v3recon.detection.crop import crop_image
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera
+from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.types import Decoded, FaceCoeffs
 
 OVERSAMPLING = 2

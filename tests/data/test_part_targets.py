@@ -7,13 +7,11 @@ from PIL import Image
 
 from v3recon.data.part_targets import (
     cut_forehead,
-    occluders_from_celebamask,
     part_masks,
     part_target_statistics,
-    repair_sides,
 )
-from v3recon.face_models.parts import labels_from_celebamask
 from v3recon.geometry.point_sets import anchor_grid
+from v3recon.io.celebamask import labels_from_celebamask
 
 
 @pytest.mark.parametrize("method", ["fft", "direct", "auto"])
@@ -38,49 +36,6 @@ def test_anchors_off_the_pixels_are_refused():
     for anchor in ([0.5, 0.0], [0.0, 8.0], [-1.0, 0.0]):
         with pytest.raises(ValueError, match="pixel centres inside the 8 x 8"):
             part_target_statistics(masks, np.array([anchor]))
-
-
-def test_labels_are_the_persons_own_sides():
-    classes = np.arange(19)[None]
-    expected = [0, 8, 5, 0, 2, 1, 4, 3, 0, 0, 0, 6, 7, 0, 0, 0, 0, 0, 0]
-    assert labels_from_celebamask(classes).tolist() == [expected]
-    assert np.flatnonzero(occluders_from_celebamask(classes)).tolist() == [3, 13, 14]
-    for unknown in (19, -1):
-        with pytest.raises(ValueError, match="0…18"):
-            labels_from_celebamask(np.array([[unknown]]))
-    with pytest.raises(ValueError, match=r"\[H, W\]"):
-        labels_from_celebamask(np.zeros((2, 2, 3), int))
-
-
-@pytest.mark.parametrize("turns", [0, 1, 2, 3])
-def test_reversed_sides_are_repaired(turns):
-    """In every orientation of the head; pairs are judged one by one."""
-    good = np.zeros((9, 9), np.uint8)
-    good[3, 2], good[3, 6], good[2, 2], good[2, 6], good[5, 4] = 1, 2, 3, 4, 5
-    bad = good.copy()
-    bad[3, 2], bad[3, 6] = 2, 1
-    good, bad = np.rot90(good, turns), np.rot90(bad, turns)
-    assert repair_sides(good) is good
-    assert (repair_sides(bad) == good).all() and (bad != good).sum() == 2
-    alone = np.where(bad == 1, 0, bad)
-    assert repair_sides(alone) is alone
-    both = np.array([0, 2, 1, 4, 3, 5], np.uint8)
-    one_eye = np.where(good == 1, 0, good)
-    assert (repair_sides(both[one_eye]) == one_eye).all(), "as the brows"
-
-
-@pytest.mark.needs_shared
-def test_hand_made_masks_with_reversed_sides(shared_dir):
-    """This one calls the brow and the eye on the image's left the person's left ones."""
-    folder = shared_dir / "photos" / "celebamask" / "masks"
-    (path,) = folder.glob("*514018fe.png")
-    classes = np.asarray(Image.open(path))
-    wrong = labels_from_celebamask(classes)
-    labels = repair_sides(wrong)
-    for right, left in ((1, 2), (3, 4)):
-        assert np.argwhere(wrong == right)[:, 1].mean() > np.argwhere(wrong == left)[:, 1].mean()
-        assert (labels == right).sum() == (wrong == left).sum()
-        assert np.argwhere(labels == right)[:, 1].mean() < np.argwhere(labels == left)[:, 1].mean()
 
 
 def test_forehead_cut_follows_the_brows():

@@ -7,16 +7,9 @@ from PIL import Image
 
 from v3recon.data import prepare, regions
 from v3recon.data.face_mesh import load_face_mesh
-from v3recon.data.image_folder import (
-    list_photos,
-    read_part_mask,
-    read_pts,
-)
 from v3recon.data.mesh_detection import command_detector, stored_detector
 from v3recon.data.samples import LABELS_PSEUDO, AugmentSettings, TrainingDataset
 from v3recon.data.shards import BrokenShardError, PreparedSet, open_shard
-from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import labels_from_celebamask
 
 MESH = load_face_mesh()
 SIZE = 200
@@ -184,40 +177,6 @@ def test_prepare_mask_without_parts_is_skipped(folder):
     report = json.loads((folder / "out/report.json").read_text())
     reasons = {item["file"]: item["reason"] for item in report["skipped"]}
     assert "holds no face part" in reasons["set/mask.jpg"]
-
-
-def test_celebamask_classes_are_the_persons_own_sides():
-    names = {4: "left_eye", 5: "right_eye", 6: "left_eyebrow", 7: "right_eyebrow"}
-    names |= {2: "nose", 11: "up_lip", 12: "down_lip", 1: "skin"}
-    labels = labels_from_celebamask(np.arange(19, dtype=np.uint8)[None])[0]
-    for number in range(19):
-        expected = PART_NAMES.index(names[number]) + 1 if number in names else 0
-        assert labels[number] == expected
-
-
-def test_palette_masks_give_indices(tmp_path):
-    picture = Image.fromarray(np.array([[0, 2], [11, 17]], np.uint8), "P")
-    picture.putpalette(np.random.default_rng(0).integers(0, 255, 768).tolist())
-    picture.save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_part_mask(tmp_path / "m.png"), [[0, 5], [6, 0]])
-    (tmp_path / "b.png").write_bytes(b"x")
-    with pytest.raises(ValueError, match="cannot be read"):
-        read_part_mask(tmp_path / "b.png")
-
-
-def test_read_pts_starts_at_zero(tmp_path):
-    write_pts(tmp_path / "a.pts", np.arange(136).reshape(68, 2) * 1.0)
-    np.testing.assert_allclose(read_pts(tmp_path / "a.pts"), np.arange(136).reshape(68, 2))
-
-
-def test_folder_without_index_takes_pts_beside_photos(folder):
-    (folder / "photos/index.csv").unlink()
-    entries = {entry.file: entry for entry in list_photos(folder / "photos")}
-    assert entries["set/hand.jpg"].landmarks == "set/hand.pts"
-    assert entries["set/detected.jpg"].landmarks == "" and len(entries) == 8
-    (folder / "photos/index.csv").write_text("name\nx\n")
-    with pytest.raises(ValueError, match="no column 'file'"):
-        list_photos(folder / "photos")
 
 
 def test_wrong_face_is_not_taken(folder):

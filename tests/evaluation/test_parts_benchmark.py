@@ -9,21 +9,18 @@ import pytest
 import torch
 from PIL import Image
 
-from v3recon.data.part_targets import CELEBAMASK_TO_PART
 from v3recon.evaluation.cli import main
 from v3recon.evaluation.parts import (
     labels_of_face,
     place_of_mask,
-    read_classes,
 )
-from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, read_classes
 from v3recon.io.images import read_image
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.segmentation import part_overlaps
 
 CLASS_OF_LABEL = np.zeros(9, np.uint8)
-for class_number, part in CELEBAMASK_TO_PART.items():
-    CLASS_OF_LABEL[PART_NAMES.index(part) + 1] = class_number
+CLASS_OF_LABEL[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())
 
 
 @pytest.fixture(scope="module")

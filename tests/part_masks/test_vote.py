@@ -17,8 +17,8 @@ from part_masks.labels import read_labels
 from v3recon.assets import find_assets
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import CELEBAMASK_TO_LABEL
 from v3recon.geometry.camera import Camera
+from v3recon.io.celebamask import CELEBAMASK_TO_LABEL
 from v3recon.segmentation import segment_visible
 from v3recon.types import FaceCoeffs
 

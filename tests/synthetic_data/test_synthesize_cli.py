@@ -11,9 +11,10 @@ from synthetic_photo import mean_mesh, paint_photo
 
 from synthetic_data.cli import main
 from synthetic_data.manifest import plan_jobs, read_manifest
-from v3recon.data.image_folder import list_photos, read_part_mask, read_pts
 from v3recon.data.mesh_detection import stored_detector
 from v3recon.data.part_parser import PartParser, save_parser
+from v3recon.io.celebamask import read_celebamask
+from v3recon.io.photo_index import read_photo_index, read_pts
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
     report = json.loads((out / "report.json").read_text())
     assert report["written"] == 4 and report["skipped_reasons"]["no face found"] == 2
     # What prepare needs: index, points, masks and meshes that belong together.
-    entries = list_photos(out)
+    entries = read_photo_index(out)
     detect = stored_detector([out / "meshes.npz"])
     assert len(entries) == 4
     written = {record["file"]: record for record in records if record["status"] == "written"}
@@ -58,7 +59,7 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
         # Neither points nor masks of these photos were made by hand.
         assert entry.landmarks == "" and entry.mask_from == "polygons"
         points = read_pts(out / written[entry.file]["landmarks"])
-        mask = read_part_mask(out / entry.mask)
+        mask = read_celebamask(out / entry.mask).labels
         assert points.shape == (68, 2) and mask.shape == (96, 96)
         (mesh,) = detect(out, entry.file, picture)
         assert abs(mesh[1, :2] - points[30]).max() < 8  # both at the tip of the nose
@@ -141,9 +142,9 @@ def test_labels_by_the_part_parser(photos, tmp_path, capsys):
     save_parser(weights, parser, {})
     options = ("--kinds", "mouth_open", "--check", "none", "--part-parser", str(weights))
     assert run(photos, out, *options) == 0
-    for entry in list_photos(out):
+    for entry in read_photo_index(out):
         assert entry.mask_from == "parser"
-        labels = read_part_mask(out / entry.mask)
+        labels = read_celebamask(out / entry.mask).labels
         # All nose, but for the mouth that opened after the photo was parsed.
         assert labels[48, 48] == 5 and (labels == 5).mean() > 0.3
         assert set(np.unique(labels)) == {0, 5}
@@ -204,5 +205,5 @@ def test_keys_are_unique(photos):
 
 def test_published_folder(photos, tmp_path):
     assert main(["published", "--photos", str(photos), "--out", str(tmp_path / "i.csv")]) == 0
-    entries = list_photos(photos, tmp_path / "i.csv")
+    entries = read_photo_index(photos, tmp_path / "i.csv")
     assert {entry.source for entry in entries} == {"published_a", "published_photos"}

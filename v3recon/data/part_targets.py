@@ -16,16 +16,8 @@ import numpy as np
 import scipy.fft
 
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import BROW_LABELS, CELEBAMASK_TO_LABEL, EYE_LABELS, SKIN_LABEL
+from v3recon.face_models.parts import BROW_LABELS, SKIN_LABEL
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
-
-CELEBAMASK_TO_PART = {n: PART_NAMES[label - 1] for n, label in CELEBAMASK_TO_LABEL.items()}
-"""CelebAMask-HQ class, numbered as its palette PNGs are, to the person's own part."""
-
-CELEBAMASK_OCCLUDERS = (3, 13, 14)
-"""Classes that hide the face: glasses, hair, hat."""
-
-LOWER_LABELS = tuple(PART_NAMES.index(name) + 1 for name in ("nose", "up_lip", "down_lip"))
 
 _PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs
 
@@ -43,51 +35,10 @@ class PartTargets:
     present: np.ndarray
 
 
-def repair_sides(labels: np.ndarray) -> np.ndarray:
-    """Give eyes and brows back to the person's own side where a mask has them reversed.
-
-    About 7 % of the hand-made masks of CelebAMask-HQ (60 of 871 with two eyes) name the eye and
-    the brow on the image's left the person's left ones; such a mask pulls a face inside out. Up is
-    told by nose and lips, so rolled heads are judged rightly. A pair with one side missing follows
-    the other pair, or stays.
-
-    Args:
-        labels: [H, W] part labels 0 … 8.
-
-    Returns:
-        [H, W] the same array where nothing was wrong, else a repaired copy.
-    """
-    table = np.arange(256, dtype=np.uint8)
-    lower = _center(np.isin(labels, LOWER_LABELS))
-    verdicts = [_reversed(labels, lower, *pair) for pair in (EYE_LABELS, BROW_LABELS)]
-    for (right, left), own, other in zip(
-        (EYE_LABELS, BROW_LABELS), verdicts, verdicts[::-1], strict=True
-    ):
-        if other if own is None else own:
-            table[[right, left]] = [left, right]
-    if (table == np.arange(256)).all():
-        return labels
-    return table[labels].astype(labels.dtype)
-
-
-def _reversed(labels: np.ndarray, lower: np.ndarray | None, right: int, left: int) -> bool | None:
-    """Whether a pair lies on the wrong sides; None where one of it is missing."""
-    here, there = _center(labels == right), _center(labels == left)
-    if here is None or there is None:
-        return None
-    down = np.array([0.0, 1.0]) if lower is None else lower - (here + there) / 2
-    return bool((here - there) @ np.array([-down[1], down[0]]) < 0)  # toward the viewer's left
-
-
 def _center(mask: np.ndarray) -> np.ndarray | None:
     """Mean (x, y) of a mask's pixels, None if it has none."""
     rows, columns = np.nonzero(mask)
     return np.array([columns.mean(), rows.mean()]) if len(rows) else None
-
-
-def occluders_from_celebamask(classes: np.ndarray) -> np.ndarray:
-    """Pixels [H, W] bool of what hides a face: glasses, hair, hat."""
-    return np.isin(classes, CELEBAMASK_OCCLUDERS)
 
 
 def cut_forehead(labels: np.ndarray) -> np.ndarray:

@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.fit_coefficients import fit_shard
-from v3recon.data.image_folder import PhotoEntry, list_photos
 from v3recon.data.mesh_detection import (
     MeshDetector,
     command_detector,
@@ -37,6 +36,7 @@ from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import LABEL_COLORS
 from v3recon.fitting.fit_landmarks import fit_landmarks
+from v3recon.io.photo_index import PhotoEntry, read_photo_index
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; 0 done, 1 nothing usable, 2 wrong usage."""
     try:
         config = tyro.cli(PrepareConfig, args=argv, prog="v3recon prepare")
-        entries = list_photos(config.photos, config.index)
+        entries = read_photo_index(config.photos, config.index)
         _make_detector(config)
         if config.part_parser is not None:
             load_parser(config.part_parser)
@@ -186,6 +186,7 @@ def _check_plan(config: PrepareConfig, entries: list[PhotoEntry]) -> None:
 def _entry_plan(entry: PhotoEntry) -> dict[str, str]:
     """An entry without what is the default, so that older folders stay valid."""
     plan = asdict(entry)
+    del plan["subject"]
     if entry.mask_from == "hand":
         del plan["mask_from"]
     return plan

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 
 from v3recon.data.face_mesh import MIRROR_LABELS, POINT_COUNT, estimate_pose, load_face_mesh
-from v3recon.data.image_folder import MASK_ORIGINS, PhotoEntry, read_part_mask, read_pts
 from v3recon.data.mesh_detection import MeshDetector
 from v3recon.data.samples import (
     LABELS_HAND,
@@ -18,7 +17,9 @@ from v3recon.data.samples import (
     FaceRecord,
 )
 from v3recon.data.shards import PreparedFace
+from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
+from v3recon.io.photo_index import MASK_ORIGINS, PhotoEntry, read_points
 
 REGION_FACTOR = 2.4
 """Side of the stored region over the longer side of the 68 points' box."""
@@ -105,10 +106,9 @@ def prepare_face(
         ValueError: if the photo, its points or its mask cannot be used; says why.
     """
     image = read_image(folder / entry.file)
-    hand = read_pts(folder / entry.landmarks) if entry.landmarks else None
-    if hand is not None and len(hand) != 68:
-        raise ValueError(f"{entry.landmarks} has {len(hand)} points, not 68")
-    mask = read_part_mask(folder / entry.mask) if entry.mask else None
+    marked = read_points(folder, entry)
+    hand = marked.points_68 if marked is not None and marked.complete else None
+    mask = read_celebamask(folder / entry.mask).labels if entry.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         height, width = image.shape[:2]
         mask = cv2.resize(mask, (width, height), interpolation=cv2.INTER_NEAREST)

@@ -21,15 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from v3recon.data.face_mesh import load_face_mesh
-from v3recon.data.image_folder import list_photos, read_pts
 from v3recon.data.mesh_detection import stored_detector
-from v3recon.data.part_targets import repair_sides
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.parts import (
     PART_GROUPS,
     labels_of_face,
     place_of_mask,
-    read_classes,
 )
 from v3recon.evaluation.predict import (
     Case,
@@ -54,11 +51,15 @@ from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import (
     BROW_LABELS,
     EYE_LABELS,
-    LABEL_TO_CELEBAMASK,
     LIP_LABELS,
-    labels_from_celebamask,
+)
+from v3recon.io.celebamask import (
+    LABEL_TO_CELEBAMASK,
+    read_celebamask,
+    read_classes,
 )
 from v3recon.io.images import read_image
+from v3recon.io.photo_index import read_photo_index, read_pts
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.segmentation import part_overlaps
 from v3recon.visualize import Panel
@@ -241,7 +242,7 @@ def _middle_mean(heights: np.ndarray, present: np.ndarray) -> float:
 def _read_photos(options: ExpressionOptions, report: Report) -> Iterator[Face]:
     """Photos with points, mask or detection; unusable ones go to the report."""
     assert options.photos is not None
-    entries = list_photos(options.photos, options.index)
+    entries = read_photo_index(options.photos, options.index)
     if options.split != "all":
         entries = [entry for entry in entries if entry.split == options.split]
     detect = stored_detector(list(options.meshes))
@@ -252,13 +253,15 @@ def _read_photos(options: ExpressionOptions, report: Report) -> Iterator[Face]:
             found = detect(options.photos / entry.file, entry.file, np.zeros((1, 1, 3), np.uint8))
             for mesh in found:
                 detected[entry.file] = mesh[load_face_mesh().landmarks_68, :2]
-    entries = [one for one in entries if one.landmarks or one.mask or one.file in detected]
+    entries = [
+        one for one in entries if one.landmarks.endswith(".pts") or one.mask or one.file in detected
+    ]
     if not entries:
         raise ValueError(f"no photo of {options.photos} ({options.split}) has points or a mask")
     for entry in entries[: options.limit or None]:
         photo = options.photos / entry.file
         try:
-            if entry.landmarks:
+            if entry.landmarks.endswith(".pts"):
                 points = torch.from_numpy(read_pts(options.photos / entry.landmarks))
                 yield _pointed(entry.file, "points", photo, points)
             elif entry.file in detected:
@@ -289,22 +292,16 @@ def _masked(name: str, photo: Path, mask: Path) -> Face:
     Raises:
         ValueError: if the mask cannot be used.
     """
-    classes = read_classes(mask)
-    labels = labels_from_celebamask(classes)
-    if not (labels > 0).any():
-        raise ValueError("mask holds no face part")
-    repaired = repair_sides(labels)
-    swapped = ((repaired == 1) != (labels == 1)).any()
-    labels = repaired
+    marked = read_celebamask(mask)
+    labels, classes = marked.labels, marked.classes
     openings = openings_of_labels(labels)
     for label, (eye, brow) in _EYE_PARTS.items():
         seen = (classes == brow).sum() >= _LEAST_BROW and not (classes == _GLASSES).any()
         if not (classes == eye).any() and not seen:
-            # A reversed mask names the other side.
-            openings[(3 - label if swapped else label) - 1] = math.nan
+            openings[label - 1] = math.nan
 
     def read() -> np.ndarray:
-        return repair_sides(labels_from_celebamask(read_classes(mask)))
+        return read_celebamask(mask).labels
 
     place = place_of_mask(labels)
     return Face(name, "masks", photo, place, torch.from_numpy(openings), mask=read)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from v3recon.data.image_folder import list_photos, read_pts
 from v3recon.evaluation.landmark_scores import (
     FIXED,
     GIVEN,
@@ -31,6 +30,7 @@ from v3recon.evaluation.predict import one_line
 from v3recon.evaluation.report import Report, WorstCases
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.geometry.rotation import matrix_to_euler
+from v3recon.io.photo_index import read_photo_index, read_pts
 
 
 def evaluate_landmarks(options: LandmarkOptions) -> tuple[Report, WorstCases]:
@@ -58,10 +58,11 @@ def evaluate_landmarks(options: LandmarkOptions) -> tuple[Report, WorstCases]:
 
 def _read_annotations(options: LandmarkOptions, report: Report) -> list[Annotated]:
     """The photos that have points; those with unusable points go to the report."""
-    entries = list_photos(options.root, options.index)
+    entries = read_photo_index(options.root, options.index)
     if options.split != "all":
         entries = [entry for entry in entries if entry.split == options.split]
-    entries = [entry for entry in entries if entry.landmarks][: options.limit or None]
+    # The points of other sources than .pts files are scored by benchmarks of their own.
+    entries = [one for one in entries if one.landmarks.endswith(".pts")][: options.limit or None]
     if not entries:
         raise ValueError(f"no photo of {options.root} ({options.split}) has .pts points")
     items = []

@@ -55,7 +55,7 @@ class LandmarkOptions(EvaluateOptions):
     """Folder of photos, with .pts files beside them or an index.csv (file, split, landmarks)."""
     index: Path | None = None
     """CSV with columns file, split, landmarks. Default: index.csv in --root if there is one."""
-    split: Literal["all", "train", "val"] = "all"
+    split: Literal["all", "train", "val", "test"] = "all"
     """Rows of the index that are evaluated."""
     predictions: Path | None = None
     """Score these points, .npy (N, 2, 68) in name order, pixels of the .pts files (first pixel
@@ -88,7 +88,7 @@ class PartOptions(EvaluateOptions):
     """Folder of palette or single-channel PNGs with classes 0 to 18, named as the photos are."""
     index: Path | None = None
     """CSV with columns file, split: only photos with the name of a row of --split are taken."""
-    split: Literal["all", "train", "val"] = "all"
+    split: Literal["all", "train", "val", "test"] = "all"
     """Rows of the index that are evaluated."""
     sides: Literal["repair", "as-labelled"] = "repair"
     """Some masks have left and right of eyes and brows exchanged: put right, or taken as is."""
@@ -131,7 +131,7 @@ class ExpressionOptions(EvaluateOptions):
     mask."""
     synthetic: Path | None = None
     """Folder that v3recon synthesize expressions has written."""
-    split: Literal["all", "train", "val"] = "all"
+    split: Literal["all", "train", "val", "test"] = "all"
     """Which photos and pictures are evaluated."""
 
     def __post_init__(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
-from v3recon.data.part_targets import cut_forehead, repair_sides
+from v3recon.data.part_targets import cut_forehead
 from v3recon.evaluation.options import PartOptions
 from v3recon.evaluation.predict import (
     Case,
@@ -28,8 +26,9 @@ from v3recon.evaluation.predict import (
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.face_models.parts import labels_from_celebamask
+from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import list_photos, read_image
+from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import Reconstruction
 from v3recon.segmentation import part_overlaps, segment_visible
 from v3recon.visualize import Panel
@@ -72,8 +71,7 @@ class Masked:
 
     def labels(self) -> np.ndarray:
         """Part labels [H, W] uint8, 0…8, of the mask's own size; read anew each time."""
-        labels = labels_from_celebamask(read_classes(self.mask))
-        return repair_sides(labels) if self.swapped else labels
+        return read_celebamask(self.mask, repair=self.swapped).labels
 
 
 @dataclass
@@ -154,22 +152,6 @@ def place_of_mask(labels: np.ndarray) -> FacePlace:
     return FacePlace(torch.from_numpy(np.concatenate([low, high])), _five_points(labels))
 
 
-def read_classes(path: Path) -> np.ndarray:
-    """A CelebAMask-HQ class map [H, W] from a palette or single-channel PNG.
-
-    Raises:
-        ValueError: if it cannot be read.
-    """
-    # Palette indices are the classes: the decoder must not expand them to colours.
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            if picture.mode not in ("P", "L"):
-                raise ValueError(f"mask is a PNG of mode {picture.mode}, not palette or grey")
-            return np.asarray(picture, np.uint8)
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise ValueError(f"mask cannot be read as a PNG ({one_line(error)})") from None
-
-
 def _read_masks(options: PartOptions, report: Report) -> list[Masked]:
     """Photos with usable masks; the others go to the report."""
     for folder in (options.images, options.masks):
@@ -189,17 +171,12 @@ def _read_masks(options: PartOptions, report: Report) -> list[Masked]:
             continue
         mask = masks[photo.stem]
         try:
-            labels = labels_from_celebamask(read_classes(mask))
-            if not (labels > 0).any():
-                raise ValueError("mask holds no face part")
+            marked = read_celebamask(mask, repair=options.sides == "repair")
         except ValueError as error:
             report.unusable.append((name, one_line(error)))
             continue
-        swapped = False
-        if options.sides == "repair":
-            repaired = repair_sides(labels)
-            labels, swapped = repaired, repaired is not labels
-        items.append(Masked(name, photo, mask, place_of_mask(labels), swapped))
+        place = place_of_mask(marked.labels)
+        items.append(Masked(name, photo, mask, place, marked.repaired))
     if not items:
         raise ValueError(f"no photo of {options.images} has a usable mask in {options.masks}")
     return items
@@ -211,17 +188,10 @@ def _names_of_split(options: PartOptions) -> set[str] | None:
         if options.split != "all":
             raise ValueError("--split needs --index")
         return None
-    try:
-        with options.index.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read the index {options.index}: {error}") from None
-    if not rows or "file" not in rows[0]:
-        raise ValueError(f"the index {options.index} has no column 'file'")
     return {
-        Path(row["file"]).name
-        for row in rows
-        if options.split in ("all", row.get("split") or "train")
+        Path(entry.file).name
+        for entry in read_photo_index(options.images, options.index)
+        if options.split in ("all", entry.split)
     }
 
 

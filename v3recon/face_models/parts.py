@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,16 +33,6 @@ SKIN_LABEL = PART_NAMES.index("skin") + 1
 MIRROR_LABELS = (0, 2, 1, 4, 3, 5, 6, 7, 8)
 """Label that each label becomes in the mirror image (0 none, 1…8 = PART_NAMES)."""
 
-CELEBAMASK_CLASSES = 19
-"""Classes of CelebAMask-HQ's masks: 0 background … 18 cloth."""
-
-CELEBAMASK_TO_LABEL = {5: 1, 4: 2, 7: 3, 6: 4, 2: 5, 11: 6, 12: 7, 1: 8}
-"""CelebAMask-HQ class, numbered as its palette PNGs are, to label; classes 4 and 6 are on the
-image's right, the person's left."""
-
-LABEL_TO_CELEBAMASK = {label: number for number, label in CELEBAMASK_TO_LABEL.items()}
-"""The other way round."""
-
 
 @dataclass(frozen=True)
 class PartMasks:
@@ -69,32 +58,6 @@ def part_masks(model: LinearFaceModel) -> PartMasks:
     labels = model.part_labels.to(torch.uint8)
     vertices = tuple((labels == part + 1).nonzero()[:, 0] for part in range(len(PART_NAMES)))
     return PartMasks(PART_NAMES, PART_COLORS, labels, vertices, model.part_faces)
-
-
-def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
-    """Part labels 0 … 8 of a CelebAMask-HQ class map; ears, neck, hair and the rest become 0.
-
-    Some masks have left and right reversed; see `data.part_targets.repair_sides`.
-
-    Args:
-        classes: [H, W] integers 0 … 18.
-
-    Returns:
-        [H, W] uint8, 0 none, p + 1 = PART_NAMES[p].
-
-    Raises:
-        ValueError: for a map of another shape or with unknown classes.
-    """
-    if classes.ndim != 2:
-        raise ValueError(f"a mask of classes is [H, W], got {classes.shape}")
-    if classes.size and (classes.min() < 0 or classes.max() >= CELEBAMASK_CLASSES):
-        raise ValueError(
-            f"the mask holds classes {classes.min()}…{classes.max()}, CelebAMask-HQ has "
-            f"0…{CELEBAMASK_CLASSES - 1}"
-        )
-    table = np.zeros(CELEBAMASK_CLASSES, np.uint8)
-    table[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
-    return table[classes]
 
 
 def faces_of_labels(labels: Tensor, faces: Tensor) -> tuple[Tensor, ...]:

@@ -12,10 +12,11 @@ from PIL import Image
 from scipy import sparse
 from tqdm import tqdm
 
-from v3recon.face_models.parts import EYE_LABELS, labels_from_celebamask
+from v3recon.face_models.parts import EYE_LABELS
 from v3recon.fitting.photoface import albedo, albedo_samples, landmark_sets, part_votes, topology
 from v3recon.fitting.photoface.uv import unwrap
 from v3recon.geometry.mesh import vertex_faces_of
+from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import read_image
 
 ALBEDO_PHOTOS = 1500
