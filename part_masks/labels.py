@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.io.arrays import read_npy
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 
 Labels = npt.NDArray[np.uint8]
@@ -85,7 +86,7 @@ def check_labels(labels: npt.NDArray, vertex_count: int | None = None) -> Labels
 
 
 def _read_npy(path: Path) -> npt.NDArray:
-    return np.atleast_1d(np.load(path, allow_pickle=False))
+    return np.atleast_1d(read_npy(path))
 
 
 def _read_csv(path: Path) -> npt.NDArray[np.int64]:

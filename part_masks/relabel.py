@@ -13,6 +13,7 @@ from v3recon.face_models.bfm import bfm_from_arrays, read_pickled_dict
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import faces_of_labels
 from v3recon.face_models.photoface import load_photoface
+from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 
 
@@ -33,11 +34,10 @@ def relabel_model_file(source: str | Path, labels_file: str | Path, target: str 
         raise ValueError(f"{source} and {target} must both be .npy (official) or .npz (PhotoFace)")
     if kind == ".npz":
         labels = read_labels(labels_file, load_photoface(source).vertex_count)
-        with np.load(source, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+        arrays = read_npz(source)
         arrays["part_labels"] = labels
         with replace_on_success(target) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)
+            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
         return
     arrays = read_pickled_dict(source)
     labels = read_labels(labels_file, bfm_from_arrays(arrays).vertex_count)

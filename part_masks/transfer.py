@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.spatial import KDTree
 
 from part_masks.labels import Labels, check_labels
+from v3recon.io.arrays import read_npy
 
 Pairs = npt.NDArray[np.int64]
 
@@ -33,12 +34,10 @@ def read_indices(path: str | Path) -> tuple[Pairs, int, int]:
     match = re.fullmatch(r"indices_(\d+)_(\d+)\.npy", path.name)
     if match is None:
         raise ValueError(f"{path}: the name must be indices_A_B.npy with A and B vertex counts")
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
+    indices = read_npy(path)
     try:
-        indices = np.load(path, allow_pickle=False)
         return pairs_of(indices, int(match[1]), int(match[2])), int(match[1]), int(match[2])
-    except (ValueError, OSError, EOFError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 

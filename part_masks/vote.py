@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -26,8 +26,10 @@ from v3recon.fitting.photoface import part_refinement, part_votes
 from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.similarity import invert_affine_2d
+from v3recon.io.arrays import read_npz
 from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import PHOTO_SUFFIXES, read_image
+from v3recon.io.label_pictures import read_label_picture
 from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import FaceReconstructor
 from v3recon.types import FaceCoeffs
@@ -195,10 +197,10 @@ def read_splits(index: Path) -> dict[str, str]:
 def read_detections(path: Path) -> dict[str, np.ndarray]:
     """Detected points [P, 3] of each photo, by the name of its file without suffix."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, points = file["names"], file["pts"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        file = read_npz(path, ("names", "pts"))
+    except ValueError as error:
         raise ValueError(f"{path} is no file of detections (names, pts): {error}") from error
+    names, points = file["names"], file["pts"]
     if points.ndim != 3 or points.shape[1] < DETECTED or len(names) != len(points):
         raise ValueError(f"{path}: pts is {points.shape}, not ({len(names)}, {DETECTED}…, 3)")
     return {Path(str(name)).stem: row for name, row in zip(names, points, strict=True)}
@@ -287,11 +289,10 @@ def _readable(
             tally.skipped[photo] += 1
             continue
         try:
-            with Image.open(photo.mask, formats=("PNG",)) as image:
-                mask = np.array(image)
+            mask = read_label_picture(photo.mask)
             with Image.open(photo.photo) as image:
                 size = (image.height, image.width)
-        except (OSError, UnidentifiedImageError, SyntaxError):
+        except (OSError, ValueError, SyntaxError):
             tally.skipped["with an unreadable mask or photo"] += 1
             continue
         if mask.shape[:2] != size:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from synthetic_data.labels import Labels
 from v3recon.data.mesh_detection import store_detections
+from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.photo_index import PhotoEntry, read_photo_index
 
@@ -161,8 +162,7 @@ def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     write_index(out / "index.csv", rows)
     meshes = []
     for record in written:
-        with np.load(out / record["labels"], allow_pickle=False) as arrays:
-            meshes.append(arrays["points"])
+        meshes.append(read_npz(out / record["labels"], ["points"])["points"])
     store_detections(out / "meshes.npz", [record["file"] for record in written], meshes)
     report = summarize(records)
     write_text_atomic(out / "report.json", json.dumps(report, indent=1))

@@ -13,7 +13,8 @@ OWN = ("v3recon", "part_masks", "synthetic_data")
 
 LAYERS = (
     {"types", "geometry", "compiled", "threads"},
-    {"face_models", "render", "io"},
+    {"io"},
+    {"face_models", "render"},
     {"decode", "segmentation", "losses", "networks", "detection", "uv"},
     {
         "pipeline",

@@ -232,7 +232,7 @@ def test_stored_detections_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"pts is \(1, 5, 3\)"):
         stored_detector([tmp_path / "m.npz"])
     (tmp_path / "t.npz").write_bytes(b"text")
-    with pytest.raises(ValueError, match="not a file of detections"):
+    with pytest.raises(ValueError, match=r"t\.npz: not a \.npz file"):
         stored_detector([tmp_path / "t.npz"])
 
 

@@ -260,7 +260,7 @@ def test_malformed_similarity_landmarks(tmp_path):
     with pytest.raises(ValueError, match="not a MATLAB"):
         load_similarity_landmarks(path)
     scipy.io.savemat(path, {"other": np.zeros(3)})
-    with pytest.raises(ValueError, match="no variable 'lm'"):
+    with pytest.raises(ValueError, match="lacks variable 'lm'"):
         load_similarity_landmarks(path)
     scipy.io.savemat(path, {"lm": np.zeros((5, 3))})
     with pytest.raises(ValueError, match=r"expected \(68, 3\)"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 
 MeshDetector = Callable[[Path, str, np.ndarray], list[np.ndarray]]
@@ -56,6 +57,10 @@ def mediapipe_detector(max_faces: int = 4) -> MeshDetector:
     return detect
 
 
+MAX_DETECTIONS = 1 << 31
+"""Bytes of the largest file of detections that is read: a third of a million faces."""
+
+
 def stored_detector(paths: list[Path]) -> MeshDetector:
     """Detections from `.npz` files with `names` and `pts` [N, 468 or more, 3].
 
@@ -64,12 +69,11 @@ def stored_detector(paths: list[Path]) -> MeshDetector:
     """
     stored: dict[str, np.ndarray] = {}
     for path in paths:
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                names, points = arrays["names"], arrays["pts"][:, :POINT_COUNT]
-        except (OSError, ValueError, KeyError, IndexError) as error:
-            raise ValueError(f"{path} is not a file of detections ({error})") from error
-        if points.shape[1:] != (POINT_COUNT, 3) or len(names) != len(points):
+        arrays = read_npz(path, ("names", "pts"), max_bytes=MAX_DETECTIONS)
+        names, points = arrays["names"], arrays["pts"]
+        points = points[:, :POINT_COUNT] if points.ndim == 3 else points
+        fits = points.shape[1:] == (POINT_COUNT, 3) and names.shape == points.shape[:1]
+        if not fits or points.dtype.kind != "f":
             raise ValueError(f"{path}: pts is {points.shape}, names {names.shape}")
         stored.update(zip(names.tolist(), points, strict=True))
 

@@ -8,7 +8,6 @@ minutes on one core train it from some hundred masks, since its backbone has lea
 from __future__ import annotations
 
 import json
-import pickle
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -43,6 +42,7 @@ from v3recon.data.samples import (
 from v3recon.data.shards import PreparedSet
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.feature_pyramid import FeaturePyramid, block, enlarge
 from v3recon.networks.fine_map import CLASS_WEIGHTS, CLASSES, STRIDES
@@ -238,14 +238,14 @@ def load_parser(path: Path) -> PartParser:
         ValueError: if the file is not a parser's.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = read_tensor_file(path)
         state = {
             key: value.float() if value.is_floating_point() else value
             for key, value in content["state"].items()
         }
         parser = PartParser()
         parser.load_state_dict(state)
-    except (OSError, KeyError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"{path} is not a part parser ({error})") from error
     return parser.eval()
 

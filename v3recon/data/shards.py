@@ -13,13 +13,13 @@ import uuid
 from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.data.samples import LABELS_HAND, LABELS_NONE, FaceRecord
 from v3recon.face_models.landmarks import NOSE_TIP_68
+from v3recon.io.arrays import map_npy, read_npz
 
 FORMAT = 1
 ARRAYS = {
@@ -130,9 +130,9 @@ def _open_fit(folder: Path, count: int, advice: str) -> ShapeFit | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            fit = ShapeFit(str(arrays["model_hash"]), arrays["codes"], arrays["rotation"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        arrays = read_npz(path, ("model_hash", "codes", "rotation"))
+        fit = ShapeFit(str(arrays["model_hash"]), arrays["codes"], arrays["rotation"])
+    except ValueError as error:
         raise BrokenShardError(f"{path} is broken ({error}); {advice}") from error
     if fit.codes.shape[:2] != (count, 2) or fit.rotation.shape != (count, 3, 3):
         raise BrokenShardError(f"{path} is not of this shard's {count} faces; {advice}")
@@ -205,9 +205,8 @@ def open_shard(folder: Path) -> Shard:
     arrays = {}
     for key, (dtype, shape) in ARRAYS.items():
         try:
-            mapped = "r" if names else None  # an empty array cannot be mapped
-            array = np.load(folder / f"{key}.npy", mmap_mode=mapped, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = map_npy(folder / f"{key}.npy")
+        except ValueError as error:
             raise BrokenShardError(f"{folder}/{key}.npy is broken ({error}); {advice}") from error
         fits = len(array.shape) == len(shape) + 1 and all(
             want in (None, have) for have, want in zip(array.shape[1:], shape, strict=True)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from v3recon.io.tensors import read_tensor_file
 from v3recon.types import Detection
 
 WEIGHTS_FILE = "retinaface_resnet50_2020-07-20_old_torch.pth"
@@ -102,8 +103,8 @@ def load_network(weights: str, device: str = "cpu") -> nn.Module:
             "detector 'mtcnn'"
         )
     network = make_network()
+    state = read_tensor_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state)
     except Exception as error:  # unpickling and strict loading raise many kinds
         reason = str(error).strip().splitlines()[0]

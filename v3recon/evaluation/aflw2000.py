@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -40,10 +39,11 @@ from v3recon.evaluation.nme import (
     yaw_bin,
 )
 from v3recon.evaluation.options import AflwOptions
-from v3recon.evaluation.predict import one_line
 from v3recon.evaluation.report import Report, Table, WorstCases, number
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.geometry.similarity import solve_similarity
+from v3recon.io.mat import read_mat
+from v3recon.io.messages import one_line
 
 CONVENTION_LIMIT = 20.0
 """Median disagreement of annotated points and angles that is still put down to noise, degrees."""
@@ -108,6 +108,9 @@ def evaluate_aflw2000(options: AflwOptions) -> tuple[Report, WorstCases]:
     return report, worst
 
 
+_MAX_ANNOTATION = 1 << 20
+
+
 def read_annotation(path: Path) -> AflwAnnotation:
     """Read one .mat file.
 
@@ -117,13 +120,11 @@ def read_annotation(path: Path) -> AflwAnnotation:
     if not path.is_file():
         raise ValueError("no .mat file")
     try:
-        content = scipy.io.loadmat(str(path), variable_names=["pt3d_68", "Pose_Para"])
-        points = np.asarray(content["pt3d_68"], np.float64)
-        angle = np.asarray(content["Pose_Para"], np.float64).reshape(-1)[:3]
-    except KeyError as error:
-        raise ValueError(f"its .mat lacks {error}") from None
-    except Exception as error:  # the reader trips over damaged files in many ways
+        content = read_mat(path, ["pt3d_68", "Pose_Para"], max_bytes=_MAX_ANNOTATION)
+    except ValueError as error:
         raise ValueError(f"its .mat cannot be read ({one_line(error)})") from None
+    points = content["pt3d_68"].astype(np.float64)
+    angle = content["Pose_Para"].astype(np.float64).reshape(-1)[:3]
     if points.shape != (3, 68) or angle.shape != (3,):
         raise ValueError(f"its .mat holds pt3d_68 {points.shape} and Pose_Para {angle.shape}")
     if not np.isfinite(points).all() or not np.isfinite(angle).all():

@@ -34,7 +34,6 @@ from v3recon.evaluation.predict import (
     Outcome,
     landmarks_68_of,
     load_reconstructor,
-    one_line,
     predict_cases,
 )
 from v3recon.evaluation.report import (
@@ -53,12 +52,14 @@ from v3recon.face_models.parts import (
     EYE_LABELS,
     LIP_LABELS,
 )
+from v3recon.io.arrays import read_npz
 from v3recon.io.celebamask import (
     LABEL_TO_CELEBAMASK,
     read_celebamask,
     read_classes,
 )
 from v3recon.io.images import read_image
+from v3recon.io.messages import one_line
 from v3recon.io.photo_index import read_photo_index, read_pts
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.segmentation import part_overlaps
@@ -328,9 +329,9 @@ def _read_synthetic(options: ExpressionOptions) -> list[Face]:
     befores, edited = {}, []
     for record in records[: options.limit or None]:
         try:
-            with np.load(folder / record["labels"], allow_pickle=False) as arrays:
-                after = torch.from_numpy(arrays["landmarks_68"])
-                before = torch.from_numpy(arrays["landmarks_68_before"])
+            arrays = read_npz(folder / record["labels"], ("landmarks_68", "landmarks_68_before"))
+            after = torch.from_numpy(arrays["landmarks_68"])
+            before = torch.from_numpy(arrays["landmarks_68_before"])
             name, unedited = record["file"], record["before"]
             mask = None
             if record["mask_from"] == "hand":

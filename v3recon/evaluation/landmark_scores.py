@@ -28,7 +28,6 @@ from v3recon.evaluation.predict import (
     Outcome,
     landmarks_68_of,
     load_reconstructor,
-    one_line,
     predict_cases,
 )
 from v3recon.evaluation.report import (
@@ -40,6 +39,7 @@ from v3recon.evaluation.report import (
     percent,
 )
 from v3recon.face_models.bfm import five_points
+from v3recon.io.arrays import read_npy
 from v3recon.io.images import read_image
 from v3recon.visualize import Panel
 
@@ -171,10 +171,9 @@ def read_points_file(path: Path, limit: int = 0) -> np.ndarray:
     Raises:
         ValueError: if it is not such a file.
     """
-    try:
-        points = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy file ({one_line(error)})") from None
+    points = read_npy(path)
+    if points.dtype.kind not in "iuf":
+        raise ValueError(f"{path}: holds {points.dtype}, expected numbers")
     if points.ndim != 3 or points.shape[1] not in (2, 3) or points.shape[2] != 68:
         raise ValueError(f"{path}: holds {points.shape}, expected (N, 2, 68)")
     points = points[: limit or None, :2].astype(np.float64)

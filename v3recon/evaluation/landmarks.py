@@ -26,10 +26,10 @@ from v3recon.evaluation.nme import (
     normalized_mean_error,
 )
 from v3recon.evaluation.options import LandmarkOptions
-from v3recon.evaluation.predict import one_line
 from v3recon.evaluation.report import Report, WorstCases
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.geometry.rotation import matrix_to_euler
+from v3recon.io.messages import one_line
 from v3recon.io.photo_index import read_photo_index, read_pts
 
 

@@ -21,13 +21,13 @@ from v3recon.evaluation.predict import (
     FacePlace,
     Outcome,
     load_reconstructor,
-    one_line,
     predict_cases,
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import list_photos, read_image
+from v3recon.io.messages import one_line
 from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import Reconstruction
 from v3recon.segmentation import part_overlaps, segment_visible

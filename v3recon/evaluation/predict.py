@@ -20,6 +20,7 @@ from v3recon.detection.detect import detect_faces
 from v3recon.evaluation.options import EvaluateOptions
 from v3recon.evaluation.report import NO_FACE
 from v3recon.face_models.landmarks import CONTOUR_68
+from v3recon.io.messages import one_line
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.types import Detection
 
@@ -128,11 +129,6 @@ def landmarks_68_of(face: Reconstruction) -> tuple[Tensor, Tensor]:
     """The 68 points [68, 2] in photo pixels: fixed vertices, and with the jaw on the outline."""
     marched = torch.cat([face.landmarks_106_2d[CONTOUR_68], face.landmarks_68[17:]])
     return face.landmarks_68, marched
-
-
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def choose_detection(found: Sequence[Detection], place: FacePlace) -> Detection | None:

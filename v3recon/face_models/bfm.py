@@ -11,10 +11,13 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, FaceModelData, LinearFaceModel
 from v3recon.face_models.restricted_pickle import read_pickled_dict
+from v3recon.io.mat import read_mat
+from v3recon.io.messages import some_of
 
 Arrays = dict[str, Any]
 
 CONTOUR_LINES = 33
+_FAR = 1e4  # decimetres; no face is that large
 LANDMARK_SETS = {"ldm68": 68, "ldm106": 106, "ldm134": 134}
 
 
@@ -99,20 +102,11 @@ def load_similarity_landmarks(path: str | Path) -> Tensor:
     Raises:
         ValueError: if the file is missing or malformed.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: no such file; it is part of the official 3DDFA_V3 assets")
-    try:
-        file = loadmat(str(path), variable_names=["lm"])
-    except (MatReadError, ValueError, TypeError, IndexError, OSError, NotImplementedError) as error:
-        raise ValueError(f"{path}: not a MATLAB 5 file ({error})") from None
-    if "lm" not in file:
-        raise ValueError(f"{path}: has no variable 'lm', expected 68 landmarks (68, 3)")
-    points = np.asarray(file["lm"])
-    if points.shape != (68, 3) or not np.issubdtype(points.dtype, np.number):
+    points = read_mat(path, ["lm"])["lm"]
+    if points.shape != (68, 3) or not (np.abs(points) < _FAR).all():
         raise ValueError(f"{path}: 'lm' is {points.dtype} {points.shape}, expected (68, 3) numbers")
     return five_points(torch.from_numpy(points.astype(np.float32)))
 
@@ -137,7 +131,7 @@ def five_points(landmarks_68: Tensor) -> Tensor:
 
 def _value(arrays: Arrays, key: str) -> Any:
     if key not in arrays:
-        raise ValueError(f"key {key!r} is missing; found: {', '.join(map(str, arrays)) or 'none'}")
+        raise ValueError(f"key {key!r} is missing; found: {some_of(arrays)}")
     return arrays[key]
 
 

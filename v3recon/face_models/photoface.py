@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, FaceModelData, LinearFaceModel
+from v3recon.io.arrays import read_npz
 
 FORMAT_VERSION = 1
 _REQUIRED = (
@@ -59,10 +60,9 @@ def read_photoface(path: str | Path | None = None) -> FaceModelData:
 
 def _read(path: Path) -> FaceModelData:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"cannot read the face model {path}: {error}") from error
+        arrays = read_npz(path)
+    except ValueError as error:
+        raise ValueError(f"cannot read the face model {error}") from None
     missing = [key for key in _REQUIRED if key not in arrays]
     if missing:
         raise ValueError(f"{path} is not a PhotoFace model: it lacks {', '.join(missing)}")

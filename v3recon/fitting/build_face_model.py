@@ -7,7 +7,6 @@ coordinates, albedo: see docs/photoface.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from v3recon.fitting.photoface.topology import (
 )
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.images import PHOTO_SUFFIXES
+from v3recon.io.tables import read_table
 
 ROUNDS = 3
 MAX_ANGLE = 28.0
@@ -220,11 +220,7 @@ def _training_faces(
 
 
 def _read_csv(index: Path) -> list[PhotoEntry]:
-    try:
-        with index.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read the index {index}: {error}") from error
+    rows = read_table(index)
     if not rows or not rows[0].get("file"):
         raise ValueError(f"{index} needs a column `file` and at least one photo")
     return [

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+
+from v3recon.io.label_pictures import read_label_picture
 
 CLASS_NAMES = (
     "background",
@@ -103,16 +104,7 @@ def read_classes(path: Path) -> np.ndarray:
     Raises:
         ValueError: if it is not a palette or grey PNG of these classes.
     """
-    # Palette indices are the classes: the decoder must not expand them to colors.
-    try:
-        with Image.open(path, formats=("PNG",)) as picture:
-            classes = np.asarray(picture, np.uint8) if picture.mode in ("P", "L") else None
-            mode = picture.mode
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} cannot be read as a PNG ({reason})") from None
-    if classes is None:
-        raise ValueError(f"{path} is a PNG of mode {mode}, not a palette or single-channel one")
+    classes = read_label_picture(path)
     try:
         _check(classes)
     except ValueError as error:

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.messages import one_line
 from v3recon.io.png import encode_png
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -18,6 +19,16 @@ MAX_PIXELS = 178_956_970
 """Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""
 
 # Only these decoders are tried, whatever the suffix: some others start external programs.
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
@@ -43,12 +54,14 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ValueError("the file is empty")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            warnings.simplefilter("ignore")  # about large photos and odd tags
             with Image.open(path, formats=_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                ImageOps.exif_transpose(image, in_place=True)
-                return np.array(_to_rgb(image))
+                image.load()  # first: once it failed, a second try gives what there is
+                turn = _TURNS.get(_orientation(image))
+                upright = image if turn is None else image.transpose(turn)
+                return np.array(_to_rgb(upright))
     except UnidentifiedImageError:
         raise ValueError("not a photo in a format that can be read") from None
     except Image.DecompressionBombError:
@@ -56,8 +69,7 @@ def read_image(path: str | Path) -> np.ndarray:
     except MemoryError:
         raise ValueError("not enough memory to read the photo") from None
     except Exception as error:  # decoders raise a dozen kinds for damaged files
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"damaged or unreadable photo ({reason})") from None
+        raise ValueError(f"damaged or unreadable photo ({one_line(error)})") from None
 
 
 def list_photos(paths: Sequence[str | Path]) -> list[Path]:
@@ -118,6 +130,19 @@ def _walk(folder: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
                 yield Path(root, name)
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's orientation 1…8; 1 where the tag is absent or makes no sense.
+
+    Only this one tag is looked at: others of a type that the standard forbids are common.
+    """
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+        value = value[0] if isinstance(value, tuple | list) else value
+        return int(float(value))
+    except Exception:  # tags can be damaged in any way, and the photo be sound
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ import numpy as np
 from v3recon.compiled import compiled
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.images import write_png
+from v3recon.io.messages import one_line
 
 _DECIMALS = 6  # an even number; of a decimetre: 0.1 micrometre, as float32 holds
 _MAX_ABS = 1e9  # so that value * 10**_DECIMALS stays an exact int64
@@ -90,29 +91,59 @@ def read_obj(path: str | Path) -> ObjMesh:
     Raises:
         ValueError: if a line cannot be understood, or a face is not a triangle.
     """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file")
     rows: dict[str, list[list[str]]] = {"v": [], "vt": [], "f": []}
     library = None
-    for line in Path(path).read_text().splitlines():
-        words = line.split()
-        if not words:
-            continue
-        if words[0] in rows:
-            rows[words[0]].append(words[1:])
-        elif words[0] == "mtllib":
-            library = line.split(maxsplit=1)[1].strip()
     try:
-        values = np.array(rows["v"], np.float64)
-        uv_coords = np.array(rows["vt"], np.float64)[:, :2] if rows["vt"] else None
-        corners = np.array(rows["f"]).reshape(-1, 3)
-        corner_ids = [corner.split("/") for corner in corners.ravel()]
-        faces = np.array([ids[0] for ids in corner_ids], np.int64).reshape(-1, 3) - 1
-        faces_uv = None
-        if uv_coords is not None and all(len(ids) > 1 and ids[1] for ids in corner_ids):
-            faces_uv = np.array([ids[1] for ids in corner_ids], np.int64).reshape(-1, 3) - 1
-    except (ValueError, IndexError) as error:
-        raise ValueError(f"{path}: not a triangle mesh in Wavefront form ({error})") from None
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            words = line.split()
+            if not words:
+                continue
+            if words[0] in rows:
+                rows[words[0]].append(words[1:])
+            elif words[0] == "mtllib" and len(words) > 1:
+                library = line.split(maxsplit=1)[1].strip()
+        return _mesh_of(rows, library)
+    except (ValueError, IndexError, OverflowError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a triangle mesh in Wavefront form ({one_line(error)})"
+        ) from None
+
+
+def _mesh_of(rows: dict[str, list[list[str]]], library: str | None) -> ObjMesh:
+    """The mesh of the words of a file's `v`, `vt` and `f` lines."""
+    if not rows["v"]:
+        raise ValueError("it has no vertices")
+    values = np.array(rows["v"], np.float64)
+    if values.shape[1] < 3 or not (np.abs(values[:, :3]) < _MAX_ABS).all():
+        raise ValueError("a vertex is not three finite numbers")
     colors = values[:, 3:6] if values.shape[1] >= 6 else None
+    if colors is not None and not np.isfinite(colors).all():
+        raise ValueError("a color is not finite")
+    uv_coords = None
+    if rows["vt"]:
+        uv_coords = np.array([row[:2] for row in rows["vt"]], np.float64)
+        if uv_coords.shape[1] != 2 or not np.isfinite(uv_coords).all():
+            raise ValueError("a texture coordinate is not two finite numbers")
+    if any(len(row) != 3 for row in rows["f"]):
+        raise ValueError("a face has not three corners")
+    corners = [corner.split("/") for row in rows["f"] for corner in row]
+    faces = _indices([ids[0] for ids in corners], len(values))
+    faces_uv = None
+    if uv_coords is not None and all(len(ids) > 1 and ids[1] for ids in corners):
+        faces_uv = _indices([ids[1] for ids in corners], len(uv_coords))
     return ObjMesh(values[:, :3], faces, colors, uv_coords, faces_uv, library)
+
+
+def _indices(words: list[str], count: int) -> np.ndarray:
+    """[F, 3] 0-based ids of 1-based ones; negative ones count from the end."""
+    ids = np.array([int(word) for word in words], np.int64).reshape(-1, 3)
+    ids = np.where(ids < 0, ids + count, ids - 1)
+    if len(ids) and (ids.min() < 0 or ids.max() >= count):
+        raise ValueError(f"a face names vertex {ids.max() + 1} or {ids.min() + 1} of {count}")
+    return ids
 
 
 def _write_lines(

@@ -8,7 +8,6 @@ Left and right are the person's.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,10 @@ from types import MappingProxyType
 
 import numpy as np
 
+from v3recon.io.arrays import read_npz
 from v3recon.io.images import PHOTO_SUFFIXES
+from v3recon.io.messages import one_line, some_of
+from v3recon.io.tables import read_table
 
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "test")
@@ -31,6 +33,9 @@ TEST_SHARE = MappingProxyType(
 """Source to (n, splits): one in n subjects of these splits is of the split `test`."""
 VAL_SHARE = 20
 """One in so many photos of a folder without an index is of the split `val`."""
+
+_MAX_PTS = 1 << 20  # bytes
+_MAX_PIXEL = 1e6
 
 SELF_OCCLUDED, HIDDEN, VISIBLE, NOT_STATED = 0, 1, 2, 3
 """Visibility of a landmark: turned away or behind the head itself; behind hair, glasses or a hand,
@@ -179,12 +184,16 @@ def read_pts(path: Path) -> np.ndarray:
         ValueError: if the file is not such a file.
     """
     try:
-        body = path.read_text().split("{", 1)[1].split("}", 1)[0]
-        points = np.array([line.split()[:2] for line in body.strip().splitlines()], np.float64)
-        if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
-            raise ValueError(f"points of shape {points.shape}")
+        if path.stat().st_size > _MAX_PTS:
+            raise ValueError(f"{path.stat().st_size} bytes")
+        text = path.read_text(encoding="utf-8-sig", errors="replace")
+        body = text.split("{", 1)[1].split("}", 1)[0]
+        lines = [line.replace(",", " ").split() for line in body.splitlines() if line.strip()]
+        points = np.array([[float(x), float(y)] for x, y, *_ in lines], np.float64)
+        if not len(points) or not (np.abs(points) < _MAX_PIXEL).all():
+            raise ValueError(f"{len(points)} points, or one outside any photo")
     except (OSError, IndexError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable .pts file ({error})") from error
+        raise ValueError(f"{path} is not a readable .pts file ({one_line(error)})") from None
     return points - 1
 
 
@@ -244,24 +253,22 @@ _KEYS = (
 @lru_cache(maxsize=8)
 def _load_annotations(path: Path, _modified: int) -> _Annotations:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, OSError, EOFError) as error:
+        arrays = read_npz(path)
+    except ValueError as error:
         raise ValueError(f"{path} is not a file of points ({error})") from None
     if "file" not in arrays or not any(keys <= set(arrays) for keys in _KEYS):
-        raise ValueError(f"{path} is not a file of points: it holds {', '.join(sorted(arrays))}")
+        raise ValueError(f"{path} is not a file of points: it holds {some_of(sorted(arrays))}")
     return _Annotations(arrays, {str(name): row for row, name in enumerate(arrays["file"])})
 
 
 def _rows_of(path: Path) -> list[dict[str, str]]:
     """Rows of a CSV with a column `file`."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"cannot read the index {path}: {error}") from error
+        rows = read_table(path)
+    except ValueError as error:
+        raise ValueError(f"cannot read the index {error}") from None
     if rows and "file" not in rows[0]:
-        raise ValueError(f"the index {path} has no column 'file', only {list(rows[0])}")
+        raise ValueError(f"the index {path} has no column 'file', only {some_of(rows[0])}")
     return rows
 
 
@@ -271,13 +278,17 @@ def _read_rows(index: Path) -> list[PhotoEntry]:
         file = row["file"]
         for path in (file, row.get("landmarks") or "", row.get("mask") or ""):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
-                raise ValueError(f"{index}: {path} leads out of the folder of photos")
+                raise ValueError(f"{index}: {one_line(path)} leads out of the folder of photos")
         split = row.get("split") or "train"
         if split not in SPLITS:
-            raise ValueError(f"{index}: split {split!r} of {file} is not train, val or test")
+            raise ValueError(
+                f"{index}: split {one_line(split)!r} of {one_line(file)} is not train, val or test"
+            )
         origin = row.get("mask_from") or "hand"
         if origin not in MASK_ORIGINS:
-            raise ValueError(f"{index}: mask_from {origin!r} of {file} is unknown")
+            raise ValueError(
+                f"{index}: mask_from {one_line(origin)!r} of {one_line(file)} is unknown"
+            )
         source = row.get("source") or _source(PurePosixPath(file))
         subject = row.get("subject") or PurePosixPath(file).with_suffix("").as_posix()
         entries.append(

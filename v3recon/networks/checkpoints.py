@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
@@ -165,29 +164,6 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return LoadedRegressor(regressor.eval(), description)
-
-
-def read_tensor_file(path: Path) -> dict[str, Any]:
-    """A dict saved by torch, read without running anything the file asks for.
-
-    Raises:
-        ValueError: if the file is missing, damaged, or holds more than tensors and numbers.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file")
-    try:
-        with warnings.catch_warnings():  # about pickle protocols of foreign files
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise ValueError(
-            f"{path}: not a checkpoint, damaged, or it holds more than tensors (refused)"
-        ) from None
-    except Exception as error:  # the reader trips over damaged files in many ways
-        raise ValueError(f"{path}: cannot be read ({type(error).__name__}); damaged?") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds {type(content).__name__}, not a checkpoint")
-    return content
 
 
 def _stored(key: str, value: Tensor, half: bool) -> Tensor:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from v3recon.networks.checkpoints import read_tensor_file
+from v3recon.io.tensors import read_tensor_file
 
 INPUT_SIZE = 112
 FEATURES = 512

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.tensors import read_tensor_file
 
 STATE_VERSION = 1
 
@@ -57,21 +58,17 @@ def load_state(path: Path) -> RunState:
     Raises:
         ValueError: if the file is broken or is not a run's state.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: not a readable training state ({error})") from error
-    except Exception as error:  # torch raises pickle.UnpicklingError for foreign content
-        raise ValueError(f"{path}: not a training state of v3recon") from error
-    if not isinstance(content, dict) or content.get("version") != STATE_VERSION:
+    content = read_tensor_file(path)
+    if content.get("version") != STATE_VERSION:
         raise ValueError(f"{path}: not a training state of this version of v3recon")
-    return RunState(
-        content["step"],
-        content["regressor"],
-        content["average"],
-        content["optimizer"],
-        content["config"],
-    )
+    try:
+        parts = {name: content[name] for name in ("regressor", "average", "optimizer", "config")}
+        step = int(content["step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged training state ({error})") from None
+    if step < 0 or not all(isinstance(part, dict) for part in parts.values()):
+        raise ValueError(f"{path}: damaged training state")
+    return RunState(step, **parts)
 
 
 @torch.no_grad()

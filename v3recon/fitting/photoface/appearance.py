@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy import sparse
 from tqdm import tqdm
 
@@ -18,6 +17,7 @@ from v3recon.fitting.photoface.uv import unwrap
 from v3recon.geometry.mesh import vertex_faces_of
 from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import read_image
+from v3recon.io.label_pictures import read_label_picture
 
 ALBEDO_PHOTOS = 1500
 SHARP_SHARE = 0.65
@@ -230,9 +230,8 @@ def _photos(faces: Sequence[TrainingFace]) -> Iterator[albedo_samples.FacePhoto]
 def _read_labels(face: TrainingFace) -> np.ndarray | None:
     """Part labels of a face's mask with the sides put right; None if it cannot be used."""
     try:
-        with Image.open(str(face.mask), formats=("PNG",)) as image:
-            labels = labels_from_celebamask(np.array(image))
-    except (OSError, ValueError, SyntaxError):
+        labels = labels_from_celebamask(read_label_picture(str(face.mask)))
+    except ValueError:
         return None
     corners = face.points[:, :2]
     right, left = corners[[33, 133]].mean(0), corners[[263, 362]].mean(0)

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.images import read_image
 
 POINT_COUNT = 478
 _SAVE_EVERY = 1000
 _MAX_FACES = 3
+_MAX_CACHE = 1 << 31  # bytes: a third of a million faces
 _network = None  # one a process, made by `_start`
 
 
@@ -138,10 +140,10 @@ def _read_cache(path: Path) -> dict[str, Entry]:
     if not path.is_file():
         return {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names, sizes, reasons = file["all_names"], file["sizes"], file["reasons"]
-            points = dict(zip(file["names"].tolist(), file["pts"], strict=True))
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        file = read_npz(path, max_bytes=_MAX_CACHE)
+        names, sizes, reasons = file["all_names"], file["sizes"], file["reasons"]
+        points = dict(zip(file["names"].tolist(), file["pts"], strict=True))
+    except (ValueError, KeyError) as error:
         raise ValueError(f"{path} is no file of detections; delete it ({error})") from error
     return {
         name: (size, points.get(name), reason)

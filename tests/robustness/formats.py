@@ -1,0 +1,183 @@
+"""Every kind of file that the project reads, with a small sound example and its reader."""
+
+from __future__ import annotations
+
+import csv
+import functools
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+import torch
+from mutations import Format
+from PIL import Image
+
+from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.data.mesh_detection import stored_detector
+from v3recon.data.part_parser import load_parser
+from v3recon.evaluation.aflw2000 import read_annotation
+from v3recon.evaluation.landmark_scores import read_points_file
+from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
+from v3recon.face_models.photoface import read_photoface
+from v3recon.io.celebamask import read_celebamask
+from v3recon.io.images import read_image
+from v3recon.io.obj import read_obj, write_obj
+from v3recon.io.photo_index import read_photo_index, read_pts
+from v3recon.io.tensors import read_tensor_file
+from v3recon.training.checkpoint import RunState, load_state, save_state
+
+
+def _photo() -> Image.Image:
+    y, x = np.mgrid[:60, :80]
+    return Image.fromarray(np.stack([x * 3, y * 4, (x + y)], -1).astype(np.uint8))
+
+
+def _images(folder: Path) -> list[Path]:
+    photo = _photo()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = {
+        "a.jpg": {"exif": exif},
+        "a.png": {"exif": exif},
+        "a.webp": {},
+        "a.bmp": {},
+        "a.tif": {"compression": "tiff_lzw"},
+    }
+    for name, options in made.items():
+        photo.save(folder / name, **options)
+    photo.quantize(32).save(folder / "a.gif")
+    Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(folder / "grey16.png")
+    return [*(folder / name for name in made), folder / "a.gif", folder / "grey16.png"]
+
+
+def _masks(folder: Path) -> list[Path]:
+    classes = np.zeros((40, 40), np.uint8)
+    classes[5:35, 5:35] = 1
+    classes[20:24, 18:22] = 2
+    Image.fromarray(classes).save(folder / "grey.png")
+    picture = Image.fromarray(classes, "P")
+    picture.putpalette(list(range(256)) * 3)
+    picture.save(folder / "palette.png")
+    return [folder / "grey.png", folder / "palette.png"]
+
+
+def _points(folder: Path) -> list[Path]:
+    np.save(folder / "points.npy", np.random.default_rng(0).random((3, 2, 68)))
+    return [folder / "points.npy"]
+
+
+def _detections(folder: Path) -> list[Path]:
+    points = np.random.default_rng(0).random((2, POINT_COUNT, 3)).astype(np.float32)
+    np.savez(folder / "meshes.npz", names=np.array(["a.jpg", "b.jpg"]), pts=points)
+    np.savez_compressed(folder / "small.npz", names=np.array(["a.jpg", "b.jpg"]), pts=points)
+    return [folder / "meshes.npz", folder / "small.npz"]
+
+
+def _similarity(folder: Path) -> list[Path]:
+    values = {"lm": np.random.default_rng(0).random((68, 3))}
+    scipy.io.savemat(folder / "plain.mat", values)
+    scipy.io.savemat(folder / "packed.mat", values, do_compression=True)
+    return [folder / "plain.mat", folder / "packed.mat"]
+
+
+def _annotation(folder: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    values = {"roi": [[1, 2, 3, 4]], "pt3d_68": random.random((3, 68)), "name": "text"}
+    values["Pose_Para"] = random.random((1, 7))
+    scipy.io.savemat(folder / "plain.mat", values)
+    scipy.io.savemat(folder / "packed.mat", values, do_compression=True)
+    return [folder / "plain.mat", folder / "packed.mat"]
+
+
+def _tensors(folder: Path) -> list[Path]:
+    content = {"net_recon": {"a": torch.rand(3, 4), "b": torch.arange(5)}, "epoch": 3}
+    torch.save(content, folder / "zip.pth")
+    torch.save(content, folder / "old.pth", _use_new_zipfile_serialization=False)
+    return [folder / "zip.pth", folder / "old.pth"]
+
+
+def _state(folder: Path) -> list[Path]:
+    weights = {"w": torch.rand(4, 4)}
+    save_state(folder / "state.pt", RunState(3, weights, weights, {"state": {}}, {"steps": 5}))
+    return [folder / "state.pt"]
+
+
+def _meshes(folder: Path) -> list[Path]:
+    random = np.random.default_rng(0)
+    vertices, faces = random.random((20, 3)), random.integers(0, 20, (30, 3))
+    write_obj(folder / "colors.obj", vertices, faces, colors=random.random((20, 3)))
+    write_obj(folder / "uv.obj", vertices, faces, uv_coords=random.random((20, 2)))
+    return [folder / "colors.obj", folder / "uv.obj"]
+
+
+def _pts(folder: Path) -> list[Path]:
+    lines = "\n".join(f"{x:.3f} {y:.3f}" for x, y in np.random.default_rng(0).random((68, 2)) * 99)
+    (folder / "a.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+    return [folder / "a.pts"]
+
+
+def _index(folder: Path) -> list[Path]:
+    path = folder / "index.csv"
+    with path.open("w", newline="", encoding="utf-8-sig") as stream:
+        rows = csv.writer(stream)
+        rows.writerow(["file", "source", "split", "landmarks", "mask"])
+        rows.writerows([f"a/{n}.jpg", "a", "train", f"a/{n}.pts", ""] for n in range(20))
+    return [path]
+
+
+def _face_model(folder: Path) -> list[Path]:
+    from synthetic_assets import official_arrays
+
+    arrays = official_arrays(rows=30, columns=15, sizes=(3, 2, 2))
+    np.save(folder / "face_model.npy", np.array(arrays, dtype=object), allow_pickle=True)
+    return [folder / "face_model.npy"]
+
+
+def _small_photoface(folder: Path) -> list[Path]:
+    path = folder / "model.npz"
+    np.savez_compressed(path, **_photoface_arrays())
+    return [path]
+
+
+@functools.cache
+def _photoface_arrays() -> dict[str, np.ndarray]:
+    """The shipped model's arrays with few modes, so that reading one takes little time."""
+    import v3recon.face_models.photoface as module
+
+    with np.load(Path(module.__file__).parent / "data" / "photoface.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    for key in ("id_basis", "exp_basis", "alb_basis"):
+        arrays[key] = arrays[key][..., :2]
+    arrays["expression_coeffs"] = arrays["expression_coeffs"][..., :2]
+    return arrays
+
+
+def _parser(folder: Path) -> list[Path]:
+    torch.save({"state": {"a": torch.rand(3, 4)}, "description": "{}"}, folder / "parser.pth")
+    return [folder / "parser.pth"]
+
+
+def _read_index(path: Path) -> object:
+    return read_photo_index(path.parent, path)
+
+
+def _read_detections(path: Path) -> object:
+    return stored_detector([path])
+
+
+FORMATS = (
+    Format("photo", _images, read_image, names_file=False),
+    Format("label picture", _masks, read_celebamask),
+    Format("points .npy", _points, read_points_file),
+    Format("detections .npz", _detections, _read_detections),
+    Format("similarity .mat", _similarity, load_similarity_landmarks),
+    Format("AFLW2000 .mat", _annotation, read_annotation, names_file=False),
+    Format("tensors .pth", _tensors, read_tensor_file),
+    Format("training state", _state, load_state),
+    Format("part parser", _parser, load_parser),
+    Format("mesh .obj", _meshes, read_obj),
+    Format("points .pts", _pts, read_pts),
+    Format("index .csv", _index, _read_index),
+    Format("face_model.npy", _face_model, load_bfm),
+    Format("model .npz", _small_photoface, read_photoface),
+)
