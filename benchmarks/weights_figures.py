@@ -19,7 +19,8 @@ import torch
 
 from v3recon.face_models.parts import color_table
 from v3recon.geometry.camera import to_clip
-from v3recon.io.images import list_photos, read_image
+from v3recon.io.images import read_image
+from v3recon.io.photo_files import list_photos
 from v3recon.pipeline import FaceReconstructor, Reconstruction
 from v3recon.products import make_appearance, segment
 from v3recon.render.rasterize import rasterize

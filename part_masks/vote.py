@@ -28,8 +28,9 @@ from v3recon.geometry.camera import Camera
 from v3recon.geometry.similarity import invert_affine_2d
 from v3recon.io.arrays import read_npz
 from v3recon.io.celebamask import labels_from_celebamask
-from v3recon.io.images import PHOTO_SUFFIXES, read_image
+from v3recon.io.images import read_image
 from v3recon.io.label_pictures import read_label_picture
+from v3recon.io.photo_files import PHOTO_SUFFIXES
 from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import FaceReconstructor
 from v3recon.types import FaceCoeffs

@@ -55,6 +55,8 @@ SAME_LAYER = {
 }
 
 ONE_OWNER = {
+    "pillow_heif": "v3recon/io/_image_plugins.py",
+    "pillow_jxl": "v3recon/io/_image_plugins.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",
     "facenet_pytorch": "v3recon/detection/mtcnn.py",
     "retinaface": "v3recon/detection/retinaface.py",

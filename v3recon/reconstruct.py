@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from v3recon.io.images import list_photos, read_image
+from v3recon.io.images import read_image
 from v3recon.io.memory import keep_freed_memory
+from v3recon.io.photo_files import list_photos
 from v3recon.threads import let_helpers_sleep
 
 TRUE_WORDS = ("1", "true", "yes")

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import struct
+import sys
 import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
-from v3recon.io.images import list_photos, read_image, write_png
+from v3recon.io.images import read_image, write_png
 
 
 def gradient(height: int = 20, width: int = 30) -> np.ndarray:
@@ -164,37 +165,6 @@ def test_one_pixel(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), [[[1, 2, 3]]])
 
 
-def test_list_photos_searches_in_order_and_once(tmp_path):
-    for name in ("b.JPG", "a.png", "sub/deep/c.webp", "sub/d.jpeg", "notes.txt", ".hidden.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_bytes(b"x")
-    (tmp_path / ".cache").mkdir()
-    (tmp_path / ".cache" / "e.jpg").write_bytes(b"x")
-    found = list_photos([tmp_path / "sub", tmp_path, tmp_path / "a.png"])
-    names = [path.relative_to(tmp_path).as_posix() for path in found]
-    assert names == ["sub/d.jpeg", "sub/deep/c.webp", "a.png", "b.JPG"]
-
-
-def test_list_photos_skips_results(tmp_path):
-    (tmp_path / "me.jpg").write_bytes(b"x")
-    (tmp_path / "out" / "me").mkdir(parents=True)
-    (tmp_path / "out" / "me" / "me.png").write_bytes(b"x")
-    (tmp_path / "out" / "me" / "me.npy").write_bytes(b"x")
-    assert list_photos([tmp_path]) == [tmp_path / "me.jpg"]
-
-
-def test_list_photos_takes_a_named_file_of_any_suffix(tmp_path):
-    (tmp_path / "photo.heic").write_bytes(b"x")
-    assert list_photos([tmp_path / "photo.heic"]) == [tmp_path / "photo.heic"]
-
-
-def test_list_photos_says_what_is_missing(tmp_path):
-    with pytest.raises(ValueError, match="no such file"):
-        list_photos([tmp_path / "none"])
-    with pytest.raises(ValueError, match="no photos"):
-        list_photos([tmp_path])
-
-
 def test_write_png_round_trip_and_no_rest_on_failure(tmp_path, monkeypatch):
     write_png(tmp_path / "a.png", gradient())
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), gradient())
@@ -208,3 +178,199 @@ def test_write_png_round_trip_and_no_rest_on_failure(tmp_path, monkeypatch):
         write_png(tmp_path / "a.png", gradient()[::-1])
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
     assert (tmp_path / "a.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".jpe", ".jfif", ".JPG_large", ""])
+def test_jpeg_under_other_names(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(gradient()).save(path, "JPEG", quality=95, subsampling=0)
+    assert np.abs(read_image(path).astype(int) - gradient()).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["MPO", "GIF", "WEBP", "PNG", "TIFF"])
+def test_first_of_several_frames(tmp_path, kind):
+    first, second = Image.fromarray(gradient()), Image.new("RGB", (30, 20), "blue")
+    options = {"WEBP": {"lossless": True}, "MPO": {"quality": 95, "subsampling": 0}}
+    path = tmp_path / "a"
+    first.save(path, kind, save_all=True, append_images=[second], **options.get(kind, {}))
+    found = read_image(path).astype(int)
+    assert np.abs(found - gradient()).mean() < (12 if kind == "GIF" else 2)
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "PPM"])
+def test_less_common_formats(tmp_path, kind):
+    image = np.tile(gradient(), (3, 3, 1))
+    Image.fromarray(image).save(tmp_path / "a", kind)
+    assert np.abs(read_image(tmp_path / "a").astype(int) - image).mean() < 8
+
+
+@pytest.mark.parametrize(
+    ("library", "kind", "package"),
+    [("pillow_heif", "HEIF", "pillow-heif"), ("pillow_jxl", "JXL", "pillow-jxl-plugin")],
+)
+def test_formats_of_plugins(tmp_path, monkeypatch, library, kind, package):
+    """Without the plug-in the reason says what to install; with it the photo is read."""
+    starts = {"HEIF": b"\0\0\0\x18ftypheic" + bytes(40), "JXL": b"\xff\x0a" + bytes(40)}
+    (tmp_path / "bad").write_bytes(starts[kind])
+    with monkeypatch.context() as without:
+        known = {key: value for key, value in Image.OPEN.items() if key not in ("HEIF", "JXL")}
+        without.setattr(Image, "OPEN", known)
+        without.setitem(sys.modules, library, None)
+        with pytest.raises(ValueError, match=f"pip install {package}"):
+            read_image(tmp_path / "bad")
+    plugin = pytest.importorskip(library)
+    getattr(plugin, "register_heif_opener", lambda: None)()
+    image = Image.fromarray(np.tile(gradient(), (4, 4, 1)))
+    image.save(tmp_path / "a", kind, quality=95)
+    assert np.abs(read_image(tmp_path / "a").astype(int) - np.asarray(image)).mean() < 4
+    with pytest.raises(ValueError, match="photo"):
+        read_image(tmp_path / "bad")
+
+
+ODD_TAGS = {  # (tag, type, count, value): types that the standard forbids there
+    "orientation as long": (0x0112, 4, 1, struct.pack("<I", 6)),
+    "orientation as signed": (0x0112, 8, 1, struct.pack("<hH", 6, 0)),
+    "orientation as bytes": (0x0112, 1, 1, bytes([6, 0, 0, 0])),
+    "two orientations": (0x0112, 3, 2, struct.pack("<HH", 6, 1)),
+    "make as rational": (0x010F, 5, 1, struct.pack("<I", 8)),
+    "resolution as text": (0x011A, 2, 4, b"72/1"),
+    "width as floats": (0x0100, 11, 1, struct.pack("<f", 3.0)),
+    "unknown type": (0x010E, 77, 1, bytes(4)),
+    "offset out of the file": (0x010E, 2, 100_000, struct.pack("<I", 1 << 30)),
+}
+
+
+@pytest.mark.parametrize("name", ODD_TAGS)
+def test_odd_tags_do_not_hide_the_photo_or_its_orientation(tmp_path, name):
+    tag, kind, count, value = ODD_TAGS[name]
+    fields = [struct.pack("<HHI", tag, kind, count) + value]
+    if tag != 0x0112:
+        fields.append(struct.pack("<HHIHH", 0x0112, 3, 1, 6, 0))
+    fields.sort(key=lambda field: field[:2][::-1])
+    tiff = b"II*\0\x08\0\0\0" + struct.pack("<H", len(fields)) + b"".join(fields) + bytes(4)
+    turned = np.ascontiguousarray(np.rot90(gradient(), 1))
+    Image.fromarray(turned).save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0" + tiff)
+    found = read_image(tmp_path / "a.jpg")
+    assert found.shape == gradient().shape
+    assert np.abs(found.astype(int) - gradient()).mean() < 4
+
+
+@pytest.mark.parametrize("value", [0, 9, 77, 65535])
+def test_impossible_orientations_turn_nothing(tmp_path, value):
+    exif = Image.Exif()
+    exif[0x0112] = value
+    Image.fromarray(gradient()).save(tmp_path / "a.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), gradient())
+
+
+def matrix_profile(primaries: dict[str, tuple[float, float]], gamma: float) -> bytes:
+    """An RGB profile of three primaries (CIE xy, white D65) and one exponent (ICC.1:2004)."""
+    white = np.array([0.3127 / 0.3290, 1, 0.3583 / 0.3290])
+    bradford = np.array(
+        [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
+    )
+    d50 = np.array([0.96422, 1.0, 0.82521])
+    gain = (bradford @ d50) / (bradford @ white)
+    to_xyz = np.linalg.inv(bradford) @ np.diag(gain) @ bradford @ linear(primaries)
+
+    def fixed(values: np.ndarray) -> bytes:
+        return struct.pack(">3i", *np.round(np.asarray(values) * 65536).astype(int))
+
+    text = b"test profile\0"
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", len(text)) + text + bytes(78),
+        b"wtpt": b"XYZ " + bytes(4) + fixed(d50),
+        b"rXYZ": b"XYZ " + bytes(4) + fixed(to_xyz[:, 0]),
+        b"gXYZ": b"XYZ " + bytes(4) + fixed(to_xyz[:, 1]),
+        b"bXYZ": b"XYZ " + bytes(4) + fixed(to_xyz[:, 2]),
+    }
+    curve = b"curv" + bytes(4) + struct.pack(">IH", 1, round(gamma * 256))
+    tags |= {b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    table, body, offset = b"", b"", 128 + 4 + 12 * len(tags)
+    for key, data in tags.items():
+        table += key + struct.pack(">II", offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = offset + len(body)
+    header = struct.pack(">I4s4s4s4s4s", size, bytes(4), b"\x02\x10\0\0", b"mntr", b"RGB ", b"XYZ ")
+    header = (header + bytes(12) + b"acsp").ljust(68, b"\0") + fixed(d50)
+    return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+ADOBE = {"r": (0.64, 0.33), "g": (0.21, 0.71), "b": (0.15, 0.06)}
+P3 = {"r": (0.68, 0.32), "g": (0.265, 0.69), "b": (0.15, 0.06)}
+SRGB = {"r": (0.64, 0.33), "g": (0.30, 0.60), "b": (0.15, 0.06)}
+
+
+def linear(primaries: dict[str, tuple[float, float]]) -> np.ndarray:
+    """Linear RGB of these primaries and white D65 to XYZ, [3, 3]."""
+    xyz = np.array([[x / y, 1, (1 - x - y) / y] for x, y in primaries.values()]).T
+    return xyz * np.linalg.solve(xyz, np.array([0.3127 / 0.3290, 1, 0.3583 / 0.3290]))
+
+
+@pytest.mark.parametrize("primaries", [ADOBE, P3], ids=["Adobe", "P3"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_color_profiles_are_converted_to_srgb(tmp_path, primaries, suffix):
+    """Colors inside sRGB's range, against the equations of the two spaces."""
+    wanted = np.random.default_rng(0).integers(60, 200, (16, 16, 3))
+    value = wanted / 255
+    light = np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4)
+    other = light @ (np.linalg.inv(linear(primaries)) @ linear(SRGB)).T
+    stored = np.round(255 * other ** (1 / 2.2)).astype(np.uint8)
+    assert np.abs(stored.astype(int) - wanted).max() > 8, "ignoring the profile would be seen"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    profile = matrix_profile(primaries, 2.2)
+    Image.fromarray(stored).save(tmp_path / f"a{suffix}", icc_profile=profile, **options)
+    found = read_image(tmp_path / f"a{suffix}").astype(int)
+    assert np.abs(found - wanted).max() <= 3 and np.abs(found - wanted).mean() < 0.7
+    alpha = np.dstack([stored, np.full((16, 16), 255, np.uint8)])
+    Image.fromarray(alpha).save(tmp_path / "alpha.png", icc_profile=profile)
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), found)
+
+
+def test_srgb_and_broken_profiles_change_nothing(tmp_path):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    whole = matrix_profile(P3, 2.2)
+    for profile in (srgb, whole[:200], b"x" * 500, whole[:128] + bytes(400), b""):
+        Image.fromarray(gradient()).save(tmp_path / "a.png", icc_profile=profile)
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), gradient())
+    Image.fromarray(gradient()[..., 0]).save(tmp_path / "grey.png", icc_profile=whole)
+    assert (read_image(tmp_path / "grey.png")[..., 0] == gradient()[..., 0]).all()
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_fewer_bits_in_16(tmp_path, bits, suffix, channels):
+    import cv2
+
+    eight = gradient() if channels == 3 else gradient()[..., 0]
+    deep = np.round(eight / 255.0 * (2**bits - 1)).astype(np.uint16)
+    deep[0, 0] = 2**bits - 1
+    path = tmp_path / f"a{suffix}"
+    assert cv2.imwrite(str(path), deep[..., ::-1] if channels == 3 else deep)
+    found = read_image(path)[1:].astype(int)
+    expected = eight[1:] if channels == 3 else eight[1:, :, None]
+    assert np.abs(found - expected).max() <= 1
+
+
+def test_raw_files_and_links_say_what_they_are(tmp_path):
+    (tmp_path / "a.NEF").write_bytes(b"II*\0" + bytes(100))
+    with pytest.raises(ValueError, match="raw file; export"):
+        read_image(tmp_path / "a.NEF")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
+    with pytest.raises(ValueError, match="link"):
+        read_image(tmp_path / "link.jpg")
+
+
+def test_strips_leave_no_seams(tmp_path):
+    image = np.random.default_rng(0).integers(0, 255, (1100, 7, 4), np.uint8)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    alpha = image[..., 3:] / 255.0
+    expected = image[..., :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(read_image(tmp_path / "a.png") - expected).max() <= 1
+    palette = Image.fromarray(image[..., :3]).quantize(64)
+    palette.save(tmp_path / "p.png", transparency=3)
+    whole = Image.open(tmp_path / "p.png").convert("RGBA")
+    white = Image.new("RGBA", whole.size, "white")
+    expected = np.asarray(Image.alpha_composite(white, whole).convert("RGB"))
+    np.testing.assert_array_equal(read_image(tmp_path / "p.png"), expected)

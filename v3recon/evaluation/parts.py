@@ -26,8 +26,9 @@ from v3recon.evaluation.predict import (
 from v3recon.evaluation.report import Report, Table, WorstCases, parts_panels, percent
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.celebamask import read_celebamask
-from v3recon.io.images import list_photos, read_image
+from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
+from v3recon.io.photo_files import list_photos
 from v3recon.io.photo_index import read_photo_index
 from v3recon.pipeline import Reconstruction
 from v3recon.segmentation import part_overlaps, segment_visible

@@ -27,7 +27,7 @@ from v3recon.fitting.photoface.topology import (
     make_topology,
 )
 from v3recon.io.atomic import replace_on_success
-from v3recon.io.images import PHOTO_SUFFIXES
+from v3recon.io.photo_files import PHOTO_SUFFIXES
 from v3recon.io.tables import read_table
 
 ROUNDS = 3

@@ -1,41 +1,59 @@
-"""Photographs in, pictures out: 8-bit RGB arrays [H, W, 3], row 0 on top."""
+"""Photographs in, pictures out: 8-bit sRGB arrays [H, W, 3], row 0 on top."""
 
 from __future__ import annotations
 
-import os
+import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
+from v3recon.io._image_plugins import register_plugin
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line
 from v3recon.io.png import encode_png
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970
 """Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""
 
+RAW_SUFFIXES = tuple(
+    f".{name}" for name in "3fr arw cr2 cr3 crw dng erf nef nrw orf pef raf raw rw2 srw x3f".split()
+)
+"""Files of camera sensors; decoders of other formats find only a small preview in them."""
+
 # Only these decoders are tried, whatever the suffix: some others start external programs.
+_FORMATS = (
+    *("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM"),
+    *("HEIF", "JXL"),  # of plug-ins
+)
 _ORIENTATION = 0x0112
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda image: np.rot90(image, 1),
 }
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+"""EXIF's orientation to what turns the stored picture upright."""
+
+_STRIP = 512  # rows converted at a time, so that memory holds one copy of a photo in Pillow's form
+_MAX_PROFILE = 1 << 23  # bytes; printers' profiles have up to 3 MB
+_GREY_ENDS = (1023, 4095, 16383, 65535)
+_SHALLOW = 63  # the largest byte that is left of 14 bits stored in 16
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Read a photo as a viewer shows it: EXIF rotation obeyed, transparency over white.
+    """Read a photo as a viewer shows it: upright, in sRGB, transparency over white.
 
-    Grey, palette, CMYK and 16-bit photos are converted; of several frames the first is taken.
+    EXIF's orientation is obeyed and color profiles are converted. Grey, palette, CMYK and 16-bit
+    photos are converted; of several frames the first is taken. Values of 10, 12 or 14 bits stored
+    in 16 are told by their maximum.
 
     Args:
         path: the file.
@@ -44,64 +62,34 @@ def read_image(path: str | Path) -> np.ndarray:
         [H, W, 3] uint8 RGB.
 
     Raises:
-        ValueError: with a one-line reason, if the file is not a whole, readable photo of at most
-            `MAX_PIXELS` pixels.
+        ValueError: with a one-line reason without the file's name, if the file is not a whole,
+            readable photo of at most `MAX_PIXELS` pixels.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError("no such file")
-    if path.stat().st_size == 0:
-        raise ValueError("the file is empty")
+    _check_file(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about large photos and odd tags
-            with Image.open(path, formats=_FORMATS) as image:
+            with _open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
+                deep = _is_deep(image)
                 image.load()  # first: once it failed, a second try gives what there is
-                turn = _TURNS.get(_orientation(image))
-                upright = image if turn is None else image.transpose(turn)
-                return np.array(_to_rgb(upright))
+                orientation = _orientation(image)
+                picture = _to_srgb(image)
+        if deep and picture.max(initial=0) <= _SHALLOW:
+            picture = _read_deep(path, picture)
+        return np.ascontiguousarray(_UPRIGHT.get(orientation, _same)(picture))
     except UnidentifiedImageError:
         raise ValueError("not a photo in a format that can be read") from None
     except Image.DecompressionBombError:
         raise ValueError(f"more than {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller") from None
     except MemoryError:
         raise ValueError("not enough memory to read the photo") from None
+    except _UnreadableError:
+        raise
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         raise ValueError(f"damaged or unreadable photo ({one_line(error)})") from None
-
-
-def list_photos(paths: Sequence[str | Path]) -> list[Path]:
-    """Photos named by files and folders; folders are searched recursively.
-
-    A file that is named is taken whatever its suffix; in folders those of `PHOTO_SUFFIXES` in any
-    case are. Hidden files are skipped, and so are folders that hold results of this program
-    (`name/name.npy`), so that results may be kept beside the photos.
-
-    Args:
-        paths: files or folders.
-
-    Returns:
-        Files without repetition, sorted within each folder.
-
-    Raises:
-        ValueError: if a path does not exist, or there is no photo at all.
-    """
-    photos: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            found: Iterator[Path] | list[Path] = _walk(path)
-        elif path.exists():
-            found = [path]
-        else:
-            raise ValueError(f"{path}: no such file or folder")
-        for photo in found:
-            photos.setdefault(photo.resolve(), photo)
-    if not photos:
-        kinds = " ".join(PHOTO_SUFFIXES)
-        raise ValueError(f"no photos ({kinds}) in {', '.join(map(str, paths))}")
-    return list(photos.values())
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -119,17 +107,50 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         temporary.write_bytes(data)
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Photos below a folder in the order of their names."""
-    for root, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and not Path(root, name, f"{name}.npy").is_file()
-        )
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
-                yield Path(root, name)
+class _UnreadableError(ValueError):
+    """A reason that is complete as it stands."""
+
+
+def _check_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError("a link to a file that is not there")
+    if path.is_dir():
+        raise ValueError("a folder, or one that cannot be opened")
+    if not path.is_file():
+        raise ValueError("no such file")
+    if path.stat().st_size == 0:
+        raise ValueError("the file is empty")
+    if path.suffix.lower() in RAW_SUFFIXES:
+        raise ValueError("a camera's raw file; export it as JPEG or PNG")
+
+
+def _open(path: Path) -> Image.Image:
+    """The file in Pillow's hands; plug-ins are looked for where it has no decoder."""
+    Image.init()
+    try:
+        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError:
+        with path.open("rb") as file:
+            start = file.read(32)
+        advice = register_plugin(start)
+        if advice:
+            raise _UnreadableError(advice) from None
+        return Image.open(path, formats=[name for name in _FORMATS if name in Image.OPEN])
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Whether a color photo is stored with 16 bits, of which Pillow keeps the upper eight."""
+    tiles = getattr(image, "tile", None) or []
+    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _read_deep(path: Path, shallow: np.ndarray) -> np.ndarray:
+    """A 16-bit color photo that uses the lower bits only."""
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    deep = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    if deep is None or deep.dtype != np.uint16 or deep.shape != shallow.shape:
+        return shallow
+    return _GreyRange.of(float(deep.min()), float(deep.max()), whole=True).apply(deep[..., ::-1])
 
 
 def _orientation(image: Image.Image) -> int:
@@ -139,29 +160,121 @@ def _orientation(image: Image.Image) -> int:
     """
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-        value = value[0] if isinstance(value, tuple | list) else value
+        value = value[0] if isinstance(value, tuple | list | bytes) else value
         return int(float(value))
     except Exception:  # tags can be damaged in any way, and the photo be sound
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode of Pillow's as RGB."""
-    if image.mode == "RGB":
-        return image
+def _to_srgb(image: Image.Image) -> np.ndarray:
+    """Any mode of Pillow's as [H, W, 3] uint8, strip by strip."""
+    width, height = image.size
+    to_8_bit = None
     if image.mode.startswith(("I", "F")):
-        return Image.fromarray(_to_8_bit(np.array(image))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        background = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(background, rgba).convert("RGB")
-    return image.convert("RGB")
+        low, high = _extrema(image)
+        to_8_bit = _GreyRange.of(low, high, whole=not image.mode.startswith("F")).apply
+    profile = _Profile(image)
+    out = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = image.crop((0, top, width, min(top + _STRIP, height)))
+        strip.info = image.info  # transparency
+        if to_8_bit is not None:
+            strip = Image.fromarray(to_8_bit(np.array(strip)))
+        out[top : top + _STRIP] = np.asarray(_strip_to_rgb(strip, profile))
+    return out
 
 
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
-    """Grey values of 16 or 32 bits or float as 0…255; float's range is told from its maximum."""
-    is_float = np.issubdtype(values.dtype, np.floating)
-    values = np.nan_to_num(values.astype(np.float32))
-    top = float(values.max(initial=0))
-    full = next((end for end in (1, 255) if is_float and top <= end), max(65535.0, top))
-    return (values * (255 / full)).round().clip(0, 255).astype(np.uint8)
+def _strip_to_rgb(strip: Image.Image, profile: _Profile) -> Image.Image:
+    transparent = strip.mode in ("RGBA", "LA", "PA", "RGBa", "La")
+    if transparent or (strip.mode != "P" and "transparency" in strip.info):
+        rgba = strip.convert("RGBA")
+    elif strip.mode == "P":
+        rgba = strip.convert("RGBA" if "transparency" in strip.info else "RGB")
+    else:
+        return profile.convert(strip)
+    if rgba.mode == "RGB":
+        return profile.convert(rgba)
+    colors = profile.convert(rgba.convert("RGB"))
+    background = Image.new("RGB", colors.size, "white")
+    background.paste(colors, mask=rgba.getchannel("A"))
+    return background
+
+
+class _Profile:
+    """A photo's color profile; without one, or with one that is damaged, colors are sRGB."""
+
+    def __init__(self, image: Image.Image) -> None:
+        data = image.info.get("icc_profile")
+        self._source: ImageCms.ImageCmsProfile | None = None
+        self._transforms: dict[str, ImageCms.ImageCmsTransform | None] = {}
+        if not isinstance(data, bytes) or not 128 <= len(data) <= _MAX_PROFILE:
+            return
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(data))
+            name = ImageCms.getProfileDescription(source).lower()
+        except Exception:  # of the profile's parser; the picture is sound
+            return
+        if "srgb" not in name or "linear" in name:
+            self._source = source
+
+    def convert(self, image: Image.Image) -> Image.Image:
+        """A picture of any mode without transparency as RGB."""
+        mode = image.mode if image.mode in ("L", "RGB", "CMYK", "LAB") else "RGB"
+        if self._source is not None and mode not in self._transforms:
+            try:
+                self._transforms[mode] = ImageCms.buildTransform(
+                    self._source,
+                    ImageCms.createProfile("sRGB"),
+                    mode,
+                    "RGB",
+                    ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                    ImageCms.Flags.BLACKPOINTCOMPENSATION,
+                )
+            except ImageCms.PyCMSError:  # a profile of another kind of pixels, or damaged
+                self._transforms[mode] = None
+        transform = self._transforms.get(mode)
+        picture = image if image.mode == mode else image.convert(mode)
+        if transform is None:
+            return picture.convert("RGB")
+        converted = ImageCms.applyTransform(picture, transform)
+        return picture.convert("RGB") if converted is None else converted
+
+
+@dataclass(frozen=True)
+class _GreyRange:
+    """The value that becomes 255; 0 stays 0."""
+
+    full: float
+
+    @classmethod
+    def of(cls, low: float, high: float, *, whole: bool) -> _GreyRange:
+        """The range that values between these two are of.
+
+        Whole numbers are of 10, 12, 14 or 16 bits; those below 256 are of 8 where they differ, and
+        a very dark picture of 16 where they do not. Floats end at 1, 255 or 65535.
+        """
+        if not whole:
+            return cls(next((end for end in (1, 255) if high <= end), max(65535.0, high)))
+        if high <= 255:
+            return cls(255.0 if high - low >= 16 else 65535.0)
+        return cls(next((float(end) for end in _GREY_ENDS if high <= end), high))
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Values as 0…255 uint8."""
+        values = np.nan_to_num(values.astype(np.float32))
+        return (values * (255 / self.full)).round().clip(0, 255).astype(np.uint8)
+
+
+def _extrema(image: Image.Image) -> tuple[float, float]:
+    """Smallest and largest finite value of a one-channel picture; 0 where there is none."""
+    low, high = np.inf, -np.inf
+    for top in range(0, image.height, _STRIP):
+        values = np.array(image.crop((0, top, image.width, min(top + _STRIP, image.height))))
+        values = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        if values.size:
+            low, high = min(low, float(values.min())), max(high, float(values.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _same(image: np.ndarray) -> np.ndarray:
+    return image

@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 
 from v3recon.io.arrays import read_npz
-from v3recon.io.images import PHOTO_SUFFIXES
 from v3recon.io.messages import one_line, some_of
+from v3recon.io.photo_files import list_photos
 from v3recon.io.tables import read_table
 
 INDEX_NAME = "index.csv"
@@ -139,7 +139,7 @@ def read_photo_index(folder: Path, index: Path | None = None) -> list[PhotoEntry
         index = folder / INDEX_NAME
     entries = _read_rows(index) if index is not None else _scan(folder)
     if not entries:
-        raise ValueError(f"no photos ({', '.join(PHOTO_SUFFIXES)}) in {index or folder}")
+        raise ValueError(f"no photos in {index or folder}")
     return sorted(entries, key=lambda entry: entry.file)
 
 
@@ -276,19 +276,18 @@ def _read_rows(index: Path) -> list[PhotoEntry]:
     entries = []
     for row in _rows_of(index):
         file = row["file"]
+        where = f"{index}: {one_line(file)}"
+        if not PurePosixPath(file).name:
+            raise ValueError(f"{index}: a row names no file: {one_line(list(row.values()))}")
         for path in (file, row.get("landmarks") or "", row.get("mask") or ""):
             if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
                 raise ValueError(f"{index}: {one_line(path)} leads out of the folder of photos")
         split = row.get("split") or "train"
         if split not in SPLITS:
-            raise ValueError(
-                f"{index}: split {one_line(split)!r} of {one_line(file)} is not train, val or test"
-            )
+            raise ValueError(f"{where}: split {one_line(split)!r} is not train, val or test")
         origin = row.get("mask_from") or "hand"
         if origin not in MASK_ORIGINS:
-            raise ValueError(
-                f"{index}: mask_from {one_line(origin)!r} of {one_line(file)} is unknown"
-            )
+            raise ValueError(f"{where}: mask_from {one_line(origin)!r} is unknown")
         source = row.get("source") or _source(PurePosixPath(file))
         subject = row.get("subject") or PurePosixPath(file).with_suffix("").as_posix()
         entries.append(
@@ -307,9 +306,7 @@ def _read_rows(index: Path) -> list[PhotoEntry]:
 
 def _scan(folder: Path) -> list[PhotoEntry]:
     entries = []
-    for path in folder.rglob("*"):
-        if path.suffix.lower() not in PHOTO_SUFFIXES or not path.is_file():
-            continue
+    for path in list_photos([folder]):
         file = PurePosixPath(path.relative_to(folder).as_posix())
         points = file.with_suffix(".pts").as_posix()
         subject = file.with_suffix("").as_posix()
