@@ -25,8 +25,9 @@ def test_exact_text(tmp_path):
     colors = np.array([[0, 0.5, 1], [1.25, -0.25, 0], [1, 1, 1]])
     write_obj(path, vertices, np.array([[0, 1, 2]]), colors=colors)
     assert path.read_text().splitlines() == [
+        "# v3recon: 3 vertices, 1 triangles",
         "v 0.000000 1.000000 -2.500000 0.000000 0.500000 1.000000",
-        "v 0.123456 0.000000 100.000000 1.250000 -0.250000 0.000000",
+        "v 0.123456 0.000000 100.000000 1.000000 0.000000 0.000000",
         "v 10.000000 20.000000 30.000000 1.000000 1.000000 1.000000",
         "f 1 2 3",
     ]
@@ -105,3 +106,48 @@ def test_no_mesh_without_its_texture(tmp_path, mesh):
             texture=texture,
         )
     assert [path.name for path in tmp_path.iterdir()] == ["face.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "no vertices"),
+        ("# nothing\n", "no vertices"),
+        ("v 1 2\n", "three finite"),
+        ("v 1 2 nan\n", "three finite"),
+        ("v 0 0 0\nv 1 2\n", "Wavefront"),
+        ("v 0 0 0 1 1 inf\n", "color"),
+        ("v 0 0 0\nf 1 1 1 1\n", "three corners"),
+        ("v 0 0 0\nf 1 1 2\n", "of 1"),
+        ("v 0 0 0\nf 0 1 1\n", "of 1"),
+        ("v 0 0 0\nvt 1\nf 1 1 1\n", "texture coordinate"),
+        ("v 0 0 0\nf 1 1 99999999999999999999\n", "Wavefront"),
+    ],
+)
+def test_damaged_meshes(tmp_path, text, reason):
+    (tmp_path / "bad.obj").write_text(text)
+    with pytest.raises(ValueError, match=rf"bad\.obj: .*{reason}"):
+        read_obj(tmp_path / "bad.obj")
+
+
+def test_ids_counted_from_the_end(tmp_path):
+    (tmp_path / "a.obj").write_bytes(b"\xffo name\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\n")
+    np.testing.assert_array_equal(read_obj(tmp_path / "a.obj").faces, [[0, 1, 2]])
+
+
+@pytest.mark.parametrize("stem", ["me", " a  b", "Grüße 中文", "-x", "a#b", "x" * 230])
+def test_names_inside_are_plain(tmp_path, mesh, stem):
+    path = tmp_path / f"{stem}.obj"
+    texture = np.zeros((4, 4, 3), np.uint8)
+    write_obj(path, mesh["vertices"], mesh["faces"], uv_coords=mesh["uv"], texture=texture)
+    library = read_obj(path).material_library
+    assert library is not None and library.isascii() and " " not in library
+    (picture,) = (
+        line.split(maxsplit=1)[1]
+        for line in (tmp_path / library).read_text().splitlines()
+        if line.startswith("map_Kd")
+    )
+    assert (tmp_path / picture).is_file() and " " not in picture
+    assert len(list(tmp_path.iterdir())) == 3
+    if stem == "me":
+        assert library == "me.mtl"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +14,24 @@ import torch
 from mutations import Format
 from PIL import Image
 
+import v3recon.networks
 from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.data.mesh_detection import stored_detector
 from v3recon.data.part_parser import load_parser
 from v3recon.evaluation.aflw2000 import read_annotation
 from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
-from v3recon.face_models.photoface import read_photoface
+from v3recon.face_models.photoface import load_photoface
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
 from v3recon.io.obj import read_obj, write_obj
 from v3recon.io.photo_index import read_photo_index, read_pts
 from v3recon.io.tensors import read_tensor_file
+from v3recon.networks.checkpoints import FORMAT as CHECKPOINT_FORMAT
+from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.training.checkpoint import RunState, load_state, save_state
+
+DEFAULT_WEIGHTS = next(Path(v3recon.networks.__file__).parent.glob("data/*.pth"))
 
 
 def _photo() -> Image.Image:
@@ -157,6 +164,25 @@ def _parser(folder: Path) -> list[Path]:
     return [folder / "parser.pth"]
 
 
+def _description(folder: Path) -> list[Path]:
+    """The JSON text inside a checkpoint."""
+    path = folder / "description.json"
+    path.write_text(json.dumps(asdict(load_checkpoint(DEFAULT_WEIGHTS).description)))
+    return [path]
+
+
+def _read_description(path: Path) -> object:
+    text = path.read_bytes().decode("utf-8", "replace")
+    content = {"format": CHECKPOINT_FORMAT, "description": text, "weights": _weights()}
+    torch.save(content, path.with_suffix(".pth"))
+    return load_checkpoint(path.with_suffix(".pth"))
+
+
+@functools.cache
+def _weights() -> dict[str, torch.Tensor]:
+    return read_tensor_file(DEFAULT_WEIGHTS)["weights"]
+
+
 def _read_index(path: Path) -> object:
     return read_photo_index(path.parent, path)
 
@@ -175,9 +201,10 @@ FORMATS = (
     Format("tensors .pth", _tensors, read_tensor_file),
     Format("training state", _state, load_state),
     Format("part parser", _parser, load_parser),
+    Format("description", _description, _read_description),
     Format("mesh .obj", _meshes, read_obj),
     Format("points .pts", _pts, read_pts),
     Format("index .csv", _index, _read_index),
     Format("face_model.npy", _face_model, load_bfm),
-    Format("model .npz", _small_photoface, read_photoface),
+    Format("model .npz", _small_photoface, load_photoface),
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 EXTREME = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+_PNG = b"\x89PNG\r\n\x1a\n"
 HOSTILE_WORDS = (b"nan", b"inf", b"-1", b"1e999", b"99999999999999999999", b"", b"\xff\xfe", b"(((")
 
 
@@ -47,13 +52,27 @@ def mutate(data: bytes, random: np.random.Generator) -> bytes:
     return data
 
 
+def mutate_inside(data: bytes, random: np.random.Generator) -> bytes:
+    """A copy damaged below its checksums: in an archive's member, a PNG's chunk, packed arrays."""
+    if data[:2] == b"PK":
+        return _repacked(data, random)
+    if data[:8] == _PNG:
+        return _rechecked(data, random)
+    if data[:6] == b"MATLAB" and data[128] == 15:
+        inner = mutate(zlib.decompress(data[136:]), random)
+        packed = zlib.compress(inner)
+        return data[:132] + struct.pack("<I", len(packed)) + packed
+    return mutate(data, random)
+
+
 def mutations(path: Path, count: int, seed: int) -> Iterator[Path]:
     """Damage a file `count` times in place; it is whole again afterwards."""
     whole = path.read_bytes()
     random = np.random.default_rng([seed, len(whole)])
     try:
         for _ in range(count):
-            path.write_bytes(mutate(whole, random))
+            change = mutate if random.random() < 0.5 else mutate_inside
+            path.write_bytes(change(whole, random))
             yield path
     finally:
         path.write_bytes(whole)
@@ -82,6 +101,36 @@ def try_reader(kind: Format, path: Path, max_seconds: float = 5.0) -> Outcome:
     if not fault and seconds > max_seconds:
         fault = f"took {seconds:.1f} s"
     return Outcome(refused, fault, seconds)
+
+
+def _repacked(data: bytes, random: np.random.Generator) -> bytes:
+    """An archive with one damaged member, whole otherwise; not packed, as torch's are."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(out, "w") as copy:
+        names = archive.namelist()
+        chosen = names[int(random.integers(len(names)))]
+        for name in names:
+            content = archive.read(name)
+            copy.writestr(name, mutate(content, random) if name == chosen else content)
+    return out.getvalue()
+
+
+def _rechecked(data: bytes, random: np.random.Generator) -> bytes:
+    """A PNG with one damaged chunk under a right checksum; pixels are damaged unpacked."""
+    out, at, chunks = bytearray(_PNG), 8, []
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big")
+        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
+        at += 12 + length
+    chosen = int(random.integers(len(chunks)))
+    for number, (kind, content) in enumerate(chunks):
+        if number == chosen and kind == b"IDAT" and random.random() < 0.5 and len(chunks) == 3:
+            content = zlib.compress(mutate(zlib.decompress(content), random))
+        elif number == chosen:
+            content = mutate(content, random)
+        out += struct.pack(">I", len(content)) + kind + content
+        out += struct.pack(">I", zlib.crc32(kind + content))
+    return bytes(out)
 
 
 def _place(data: bytes, random: np.random.Generator) -> int:

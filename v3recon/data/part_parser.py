@@ -42,6 +42,7 @@ from v3recon.data.samples import (
 from v3recon.data.shards import PreparedSet
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.messages import one_line
 from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.feature_pyramid import FeaturePyramid, block, enlarge
@@ -246,7 +247,7 @@ def load_parser(path: Path) -> PartParser:
         parser = PartParser()
         parser.load_state_dict(state)
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{path} is not a part parser ({error})") from error
+        raise ValueError(f"{path} is not a part parser ({one_line(error)})") from None
     return parser.eval()
 
 

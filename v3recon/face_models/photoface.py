@@ -12,6 +12,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, FaceModelData, LinearFaceModel
 from v3recon.io.arrays import read_npz
+from v3recon.io.messages import one_line
 
 FORMAT_VERSION = 1
 _REQUIRED = (
@@ -46,7 +47,11 @@ def load_photoface(path: str | Path | None = None) -> LinearFaceModel:
     Raises:
         ValueError: if the file is absent, unreadable or not a PhotoFace model.
     """
-    return LinearFaceModel(read_photoface(path))
+    data = read_photoface(path)
+    try:
+        return LinearFaceModel(data)
+    except (ValueError, RuntimeError, IndexError) as error:  # RuntimeError: of sparse operators
+        raise ValueError(f"{path or 'the model'} is damaged ({one_line(error)})") from None
 
 
 def read_photoface(path: str | Path | None = None) -> FaceModelData:
@@ -66,13 +71,16 @@ def _read(path: Path) -> FaceModelData:
     missing = [key for key in _REQUIRED if key not in arrays]
     if missing:
         raise ValueError(f"{path} is not a PhotoFace model: it lacks {', '.join(missing)}")
-    version = int(arrays["format_version"])
+    version = arrays["format_version"].tolist()
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format {version}, this version reads {FORMAT_VERSION}; rebuild it with "
-            "`v3recon build-face-model`"
+            f"{path} has format {one_line(version)}, this version reads {FORMAT_VERSION}; "
+            "rebuild it with `v3recon build-face-model`"
         )
-    return _to_data(arrays)
+    try:
+        return _to_data(arrays)
+    except (KeyError, ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)})") from None
 
 
 def _to_data(arrays: dict[str, np.ndarray]) -> FaceModelData:

@@ -14,6 +14,7 @@ from v3recon.compiled import compiled
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.images import write_png
 from v3recon.io.messages import one_line
+from v3recon.io.names import ascii_name_of
 
 _DECIMALS = 6  # an even number; of a decimetre: 0.1 micrometre, as float32 holds
 _MAX_ABS = 1e9  # so that value * 10**_DECIMALS stays an exact int64
@@ -55,13 +56,16 @@ def write_obj(
     """Write a mesh, whole or not at all.
 
     With `colors`: `v x y z r g b` lines, as 3DDFA_V3 writes. With `uv_coords`: `vt` lines, and
-    with `texture` also `<stem>.mtl` and `<stem>.png` beside the file.
+    with `texture` also `<stem>.mtl` and `<stem>.png` beside it.
+
+    The first line is a comment. Names inside the file are ASCII without blanks, so the material's
+    files have another stem than the mesh where that has other letters (`names.ascii_name_of`).
 
     Args:
         path: the .obj file; its folder exists.
         vertices: [V, 3].
         faces: [F, 3], 0-based.
-        colors: [V, 3] RGB, 0…1; written as they are.
+        colors: [V, 3] RGB; values outside of 0…1 are clipped.
         uv_coords: [V, 2] in 0…1, v up; the texture's first row is v = 1.
         texture: [H, W, 3] uint8 RGB.
 
@@ -76,7 +80,7 @@ def write_obj(
     columns = np.empty((len(vertices), 3 if colors is None else 6))
     columns[:, :3] = vertices
     if colors is not None:
-        columns[:, 3:] = colors
+        columns[:, 3:] = np.clip(colors, 0, 1)
     if texture is None:
         _write_lines(path, columns, faces, uv_coords)
         return
@@ -154,9 +158,10 @@ def _write_lines(
     material: Future[None] | None = None,
 ) -> None:
     """The .obj itself; it appears after its material."""
-    parts: list[bytes | memoryview] = []
+    comment = f"# v3recon: {len(columns)} vertices, {len(faces)} triangles\n"
+    parts: list[bytes | memoryview] = [comment.encode()]
     if material is not None:
-        parts.append(f"mtllib {path.stem}.mtl\nusemtl face\n".encode())
+        parts.append(f"mtllib {ascii_name_of(path.stem)}.mtl\nusemtl face\n".encode())
     parts.append(_format_floats(b"v", columns))
     if uv_coords is not None:
         parts.append(_TEXTURE_LINES.of(np.asarray(uv_coords, np.float64)))
@@ -169,10 +174,11 @@ def _write_lines(
 
 
 def _write_material(path: Path, texture: np.ndarray) -> None:
-    """`<stem>.png` and `<stem>.mtl` beside `<stem>.obj`."""
-    write_png(path.with_suffix(".png"), texture)
+    """The picture and the `.mtl` that names it beside the mesh."""
+    name = ascii_name_of(path.stem)
+    write_png(path.with_name(f"{name}.png"), texture)
     lines = "newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
-    write_text_atomic(path.with_suffix(".mtl"), f"{lines}map_Kd {path.stem}.png\n")
+    write_text_atomic(path.with_name(f"{name}.mtl"), f"{lines}map_Kd {name}.png\n")
 
 
 def _check(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
+from v3recon.io.messages import one_line
 from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
@@ -31,6 +32,9 @@ _OFFICIAL_BACKBONES = {
     "backbone.layer4.2.conv3.weight": "resnet50",
     "backbone.features.15.conv.7.weight": "mbnetv3",
 }
+
+MAX_SIZE = 10_000
+"""No network has more coefficients of a kind or looks at more pixels a side: a guard for memory."""
 
 
 @dataclass(frozen=True)
@@ -208,8 +212,8 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
     try:
         fields = json.loads(content["description"])
         version = int(fields["format_version"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its description is malformed ({error})") from None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ValueError(f"its description is malformed ({one_line(error)})") from None
     if version > FORMAT_VERSION:
         raise ValueError(
             f"has format {version}, this version of v3recon reads up to {FORMAT_VERSION}; "
@@ -224,8 +228,11 @@ def _description(content: dict[str, Any]) -> CheckpointDescription:
             sizes=(id_size, exp_size, alb_size),
             input_size=input_size,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"its description is malformed ({error})") from None
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"its description is malformed ({one_line(error)})") from None
+    sizes = (*description.sizes, input_size)
+    if not all(0 < size <= MAX_SIZE for size in sizes):
+        raise ValueError(f"its description gives sizes {sizes}, expected 1…{MAX_SIZE}")
     if not isinstance(content.get("weights"), dict):
         raise ValueError("has no weights")
     return description
