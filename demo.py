@@ -2,7 +2,7 @@
 
 import sys
 
-from v3recon.reconstruct import main
+from v3recon.cli.reconstruct import main
 
 if __name__ == "__main__":
     sys.exit(main())

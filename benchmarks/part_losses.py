@@ -46,7 +46,7 @@ from v3recon.losses.part_distribution import (
     part_index_sets,
 )
 from v3recon.losses.silhouette import silhouette_iou_loss, soft_silhouette
-from v3recon.segmentation import segment_visible
+from v3recon.reconstruct.segment import segment_visible
 from v3recon.types import FaceCoeffs
 
 CAMERA = Camera()

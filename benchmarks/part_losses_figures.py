@@ -37,7 +37,7 @@ from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import LABEL_COLORS
 from v3recon.geometry.camera import project
 from v3recon.geometry.point_sets import anchor_grid
-from v3recon.segmentation import segment_visible
+from v3recon.reconstruct.segment import segment_visible
 from v3recon.types import FaceCoeffs
 
 matplotlib.use("Agg")

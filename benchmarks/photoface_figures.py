@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from v3recon.cli.build_face_model import PhotoEntry, read_index
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
-from v3recon.fitting.build_face_model import PhotoEntry, read_index
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.fitting.photoface.expressions import LID_PAIRS, LIP_PAIRS

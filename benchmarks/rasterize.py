@@ -24,14 +24,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from synthetic_assets import OFFICIAL_SIZE, synthetic_face_model
 
+from v3recon._fast.memory import keep_freed_memory
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera, to_clip
-from v3recon.io.memory import keep_freed_memory
+from v3recon.reconstruct.segment import segment_both
 from v3recon.render.interpolate import interpolate
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
-from v3recon.segmentation import segment_both
 from v3recon.types import Decoded, FaceCoeffs
 
 CAMERA = Camera()

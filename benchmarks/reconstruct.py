@@ -23,7 +23,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from v3recon.threads import HELPER_SPINS
+from v3recon._fast.threads import HELPER_SPINS
 
 os.environ.setdefault(*HELPER_SPINS)  # as the program does, before torch is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
@@ -34,21 +34,19 @@ import torch
 from skimage.data import astronaut
 from synthetic_assets import OFFICIAL_SIZE, write_official_assets
 
-from v3recon.assets import find_assets
+from v3recon._fast.memory import keep_freed_memory
 from v3recon.decode import decode, posed_normals
 from v3recon.io.images import read_image, write_png
-from v3recon.io.memory import keep_freed_memory
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor
-from v3recon.outputs import (
-    OutputChoice,
-    draw_sheet,
-    face_arrays,
-    face_values,
-    write_face,
-)
-from v3recon.pipeline import FaceReconstructor, Reconstruction
-from v3recon.products import extract_texture, make_appearance, segment, write_obj
+from v3recon.reconstruct.assets import find_assets
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
+from v3recon.reconstruct.save import OutputChoice, write_face, write_obj
+from v3recon.reconstruct.segment import segment
+from v3recon.reconstruct.sheet import draw_sheet
+from v3recon.reconstruct.texture import extract_texture, make_appearance
+from v3recon.reconstruct.values import face_arrays, face_values
 
 TITLES = ("asked", "reference", "plain", "ours", "ratio", "processor")
 FACE = slice(0, 224), slice(112, 336)  # of the astronaut's picture: the face and a margin

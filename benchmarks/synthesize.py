@@ -16,9 +16,9 @@ from pathlib import Path
 import cv2
 import torch
 
-from synthetic_data.cli import ExpressionsConfig, make_options
-from synthetic_data.generate import Worker
-from synthetic_data.manifest import WRITTEN, plan_jobs
+from v3recon.cli.synthesize import ExpressionsConfig, make_options
+from v3recon.synthetic_data.generate import Worker
+from v3recon.synthetic_data.manifest import WRITTEN, plan_jobs
 
 
 def main() -> None:

@@ -21,8 +21,10 @@ from v3recon.face_models.parts import color_table
 from v3recon.geometry.camera import to_clip
 from v3recon.io.images import read_image
 from v3recon.io.photo_files import list_photos
-from v3recon.pipeline import FaceReconstructor, Reconstruction
-from v3recon.products import make_appearance, segment
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
+from v3recon.reconstruct.segment import segment
+from v3recon.reconstruct.texture import make_appearance
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_shape
 

@@ -9,50 +9,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = ("v3recon", "part_masks", "synthetic_data")
-
 LAYERS = (
-    {"types", "geometry", "compiled", "threads"},
+    {"types", "geometry", "_fast"},
     {"io"},
     {"face_models", "render"},
-    {"decode", "segmentation", "losses", "networks", "detection", "uv"},
-    {
-        "pipeline",
-        "fitting",
-        "data",
-        "visualize",
-        "show_face_model",
-        "assets",
-        "outputs",
-        "products",
-    },
-    {"training", "evaluation"},
-    {"demo", "train", "part_masks", "synthetic_data", "reconstruct", "__main__"},
+    {"decode", "losses", "networks", "detection", "uv"},
+    {"reconstruct"},
+    {"fitting"},
+    {"data", "photohead"},
+    {"training", "evaluation", "part_masks", "synthetic_data"},
+    {"cli"},
+    {"demo", "train", "__main__"},
 )
 LAYER = {unit: layer for layer, units in enumerate(LAYERS) for unit in units}
 
-# (file, what it imports all the same): programs, each with its reason.
-EXCEPTIONS = {
-    # imported only when it runs: the labels of the model are voted by the part tool
-    ("v3recon/fitting/build_face_model.py", "part_masks.vote"),
-    # its targets are fits of the face model
-    ("v3recon/data/prepare.py", "v3recon.fitting.fit_landmarks"),
-    # its backbone starts from the weights in the package
-    ("v3recon/data/part_parser.py", "v3recon.assets"),
-}
-
 # The house's own rule for losses: networks and bases are arguments.
 LOWEST_ONLY = {"losses"}
-
-# Single files (not packages) of one layer that build on each other: file -> who may import it.
-SAME_LAYER = {
-    "decode": {"segmentation"},
-    "assets": {"pipeline"},
-    "pipeline": {"products", "outputs"},
-    "products": {"outputs"},
-    "visualize": {"outputs", "show_face_model"},
-    "reconstruct": {"demo"},
-}
 
 ONE_OWNER = {
     "pillow_heif": "v3recon/io/_image_plugins.py",
@@ -64,15 +36,16 @@ ONE_OWNER = {
 
 
 def sources() -> list[Path]:
-    files = [path for package in OWN for path in (ROOT / package).rglob("*.py")]
-    return [*files, *(ROOT / name for name in ("demo.py", "train.py") if (ROOT / name).is_file())]
+    programs = [ROOT / name for name in ("demo.py", "train.py")]
+    folders = [ROOT / name / "__main__.py" for name in ("part_masks", "synthetic_data")]
+    return [*(ROOT / "v3recon").rglob("*.py"), *programs, *folders]
 
 
 def unit_of(module: str) -> str:
-    """ "v3recon.render.rasterize" is of the unit "render"."""
+    """ "v3recon.render.rasterize" is of the unit "render"; entry points outside are programs."""
     parts = module.split(".")
     if parts[0] != "v3recon":
-        return parts[0]
+        return parts[-1]
     return parts[1] if len(parts) > 1 else "v3recon"
 
 
@@ -95,7 +68,7 @@ def own_imports() -> Iterator[tuple[str, str, str, str]]:
             continue  # the package's front page picks light names of any layer
         for module in imports_of(path):
             target = unit_of(module)
-            if module.split(".")[0] in OWN and target not in (unit, "v3recon", "__version__"):
+            if module.split(".")[0] == "v3recon" and target not in (unit, "v3recon"):
                 yield name, unit, module, target
 
 
@@ -108,13 +81,11 @@ def test_every_unit_has_a_layer():
 
 
 def test_imports_go_down():
-    wrong = []
-    for file, unit, module, target in own_imports():
-        if any(file == path and module.startswith(allowed) for path, allowed in EXCEPTIONS):
-            continue
-        same_layer = target in SAME_LAYER and unit in SAME_LAYER[target]
-        if LAYER[target] >= LAYER[unit] and not same_layer:
-            wrong.append(f"{file} (layer {LAYER[unit]}) imports {module} (layer {LAYER[target]})")
+    wrong = [
+        f"{file} (layer {LAYER[unit]}) imports {module} (layer {LAYER[target]})"
+        for file, unit, module, target in own_imports()
+        if LAYER[target] >= LAYER[unit]
+    ]
     assert not wrong, "\n".join(wrong)
 
 

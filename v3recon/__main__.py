@@ -1,40 +1,8 @@
-"""The console command `v3recon`: subcommands, each imported only when it is used."""
+"""`python -m v3recon`: the console command."""
 
-from __future__ import annotations
-
-import importlib
 import sys
 
-COMMANDS = {
-    "reconstruct": ("v3recon.reconstruct", "photos in, every output out (the same as demo.py)"),
-    "build-face-model": (
-        "v3recon.fitting.build_face_model",
-        "learn PhotoFace from a folder of photographs",
-    ),
-    "show-face-model": ("v3recon.show_face_model", "contact sheets of a face model"),
-    "part-masks": ("part_masks.cli", "show, transfer, import, export or vote part masks"),
-    "prepare": ("v3recon.data.prepare", "photographs to training crops and targets"),
-    "train": ("v3recon.training.run", "train a regressor (the same as train.py)"),
-    "evaluate": ("v3recon.evaluation.cli", "benchmarks: aflw2000, landmarks, parts"),
-    "synthesize": ("synthetic_data.cli", "synthetic expressions and poses with exact labels"),
-}
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand; returns its exit status (2 for wrong usage)."""
-    argv = sys.argv[1:] if argv is None else argv
-    if not argv or argv[0] in ("-h", "--help"):
-        print("usage: v3recon COMMAND [options]      (v3recon COMMAND --help)\n")
-        for name, (_, summary) in COMMANDS.items():
-            print(f"  {name:18s}{summary}")
-        return 0 if argv else 2
-    if argv[0] not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        print(f"v3recon: unknown command {argv[0]!r}; known: {known}", file=sys.stderr)
-        return 2
-    module = importlib.import_module(COMMANDS[argv[0]][0])
-    return module.main(argv[1:])
-
+from v3recon.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

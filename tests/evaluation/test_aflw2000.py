@@ -9,9 +9,9 @@ import pytest
 import scipy.io
 import torch
 
+from v3recon.cli.evaluate import main
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.evaluation.aflw2000 import read_annotation
-from v3recon.evaluation.cli import main
 from v3recon.evaluation.nme import rotation_from_300wlp
 
 YAWS = (10.0, -20.0, 45.0, -75.0)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
+from v3recon.cli.evaluate import main
 from v3recon.data.face_mesh import load_face_mesh
-from v3recon.evaluation.cli import main
 from v3recon.evaluation.expressions import (
     CLOSED_EYE,
     OPEN_MOUTH,
@@ -24,7 +24,8 @@ from v3recon.evaluation.expressions import (
 from v3recon.evaluation.parts import labels_of_face
 from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
-from v3recon.pipeline import FaceReconstructor, Reconstruction
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
 
 CLASS_OF_LABEL = np.array([0, 5, 4, 7, 6, 2, 11, 12, 1], np.uint8)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from v3recon.evaluation.cli import main
+from v3recon.cli.evaluate import main
 from v3recon.evaluation.predict import FacePlace, choose_detection
 from v3recon.types import Detection
 
@@ -78,7 +78,7 @@ def test_not_found_counts_as_failure(folder, tmp_path, truth):
 def test_own_points_by_the_detector_have_no_error(folder, tmp_path, random_weights, example_photo):
     from v3recon.evaluation.predict import landmarks_68_of
     from v3recon.io.images import read_image
-    from v3recon.pipeline import FaceReconstructor
+    from v3recon.reconstruct.reconstructor import FaceReconstructor
 
     reconstructor = FaceReconstructor.from_assets(weights=random_weights, device="cpu")
     fixed, _ = landmarks_68_of(reconstructor(read_image(example_photo))[0])

@@ -9,15 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from v3recon.evaluation.cli import main
+from v3recon.cli.evaluate import main
 from v3recon.evaluation.parts import (
     labels_of_face,
     place_of_mask,
 )
 from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, read_classes
 from v3recon.io.images import read_image
-from v3recon.pipeline import FaceReconstructor, Reconstruction
-from v3recon.segmentation import part_overlaps
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
+from v3recon.reconstruct.segment import part_overlaps
 
 CLASS_OF_LABEL = np.zeros(9, np.uint8)
 CLASS_OF_LABEL[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from v3recon._fast.packed_convolutions import pack_convolutions
 from v3recon.face_models.load import load_face_model
 from v3recon.networks.checkpoints import load_checkpoint, save_checkpoint
 from v3recon.networks.fine_map import CLASSES, FEATURES, FineMap
-from v3recon.networks.frozen import pack_convolutions
 from v3recon.networks.mesh_aligned import CLOSEUP_POINTS, POINTS, CloseUps, set_points
 from v3recon.networks.regressor import Regressor, fuse_for_inference, start_from
 

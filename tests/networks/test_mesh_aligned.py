@@ -5,12 +5,12 @@ import torch
 from synthetic_assets import tiny_face_model
 from torch import nn
 
+from v3recon._fast.packed_convolutions import pack_convolutions
 from v3recon.decode import decode
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.checkpoints import load_checkpoint, save_checkpoint
-from v3recon.networks.frozen import pack_convolutions
 from v3recon.networks.mesh_aligned import (
     POINTS,
     CloseUps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from part_masks.labels import check_labels, read_labels, write_labels
+from v3recon.part_masks.labels import check_labels, read_labels, write_labels
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".csv"])

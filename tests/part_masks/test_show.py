@@ -7,12 +7,12 @@ import pytest
 import torch
 from synthetic_assets import official_arrays, tiny_face_model
 
-from part_masks.cli import main
-from part_masks.labels import read_labels, write_labels
-from part_masks.show import VIEWS, draw_parts, masks_with_labels
+from v3recon.cli.part_masks import main
 from v3recon.face_models.bfm import load_bfm
 from v3recon.face_models.parts import PART_COLORS, part_masks
 from v3recon.io.images import read_image
+from v3recon.part_masks.labels import read_labels, write_labels
+from v3recon.part_masks.show import VIEWS, draw_parts, masks_with_labels
 
 
 def part_pixels(view):

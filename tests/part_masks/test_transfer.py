@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from part_masks.cli import main
-from part_masks.labels import read_labels, write_labels
-from part_masks.transfer import pairs_of, read_indices, transfer_labels, transfer_nearest
+from v3recon.cli.part_masks import main
+from v3recon.part_masks.labels import read_labels, write_labels
+from v3recon.part_masks.transfer import pairs_of, read_indices, transfer_labels, transfer_nearest
 
 KEPT = np.array([4, 0, 2])  # vertex b of the small cut is vertex KEPT[b] of the large one
 LARGE = np.array([1, 8, 3, 8, 5], np.uint8)

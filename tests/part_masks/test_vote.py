@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from synthetic_assets import synthetic_face_model
 
-from part_masks import vote
-from part_masks.labels import read_labels
-from v3recon.assets import find_assets
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.io.celebamask import CELEBAMASK_TO_LABEL
-from v3recon.segmentation import segment_visible
+from v3recon.part_masks import vote
+from v3recon.part_masks.labels import read_labels
+from v3recon.reconstruct.assets import find_assets
+from v3recon.reconstruct.segment import segment_visible
 from v3recon.types import FaceCoeffs
 
 SIZE = 224

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from synthetic_data.expressions import KINDS, Closing, edit_expression, openings
-from synthetic_data.source_face import SkippedPhotoError
 from v3recon.data.face_mesh import load_face_mesh
+from v3recon.synthetic_data.expressions import KINDS, Closing, edit_expression, openings
+from v3recon.synthetic_data.source_face import SkippedPhotoError
 
 MIRROR = load_face_mesh().mirror
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 from synthetic_photo import make_face
 
-from synthetic_data.expressions import edit_expression
-from synthetic_data.interior import paint, skin_look
-from synthetic_data.warp import expression_map, remap
 from v3recon.data.face_mesh import load_face_mesh
+from v3recon.synthetic_data.expressions import edit_expression
+from v3recon.synthetic_data.interior import paint, skin_look
+from v3recon.synthetic_data.warp import expression_map, remap
 
 MIRROR = load_face_mesh().mirror
 

@@ -3,10 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synthetic_data.expressions import edit_expression
-from synthetic_data.labels import CLASS_OF_LABEL
-from synthetic_data.mask_editing import edit_mask, load_generator, run_generator, solve_affine
 from v3recon.data.face_mesh import load_face_mesh
+from v3recon.synthetic_data.expressions import edit_expression
+from v3recon.synthetic_data.labels import CLASS_OF_LABEL
+from v3recon.synthetic_data.mask_editing import (
+    edit_mask,
+    load_generator,
+    run_generator,
+    solve_affine,
+)
 
 MIRROR = load_face_mesh().mirror
 

@@ -4,11 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from synthetic_data.expressions import edit_expression
-from synthetic_data.generate import make_expression, shrink
-from synthetic_data.labels import mesh_to_picture
-from synthetic_data.quality import MAX_SEAM, STATES, judge, measure_states, response, seam_ratio
 from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
+from v3recon.synthetic_data.expressions import edit_expression
+from v3recon.synthetic_data.generate import make_expression, shrink
+from v3recon.synthetic_data.labels import mesh_to_picture
+from v3recon.synthetic_data.quality import (
+    MAX_SEAM,
+    STATES,
+    judge,
+    measure_states,
+    response,
+    seam_ratio,
+)
 
 MIRROR = load_face_mesh().mirror
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_photo import SIDE, make_face, mean_mesh, paint_photo
 
-from synthetic_data.source_face import (
+from v3recon.synthetic_data.source_face import (
     SkippedPhotoError,
     canvas_matrix,
     cut_canvas,

@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, Closing, edit_expression
-from synthetic_data.warp import (
+from v3recon.data.face_mesh import load_face_mesh
+from v3recon.data.profiling import affine_map
+from v3recon.synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, Closing, edit_expression
+from v3recon.synthetic_data.warp import (
     expression_map,
     eye_sheet,
     fold_share,
@@ -14,8 +16,6 @@ from synthetic_data.warp import (
     remap,
     smooth_curve,
 )
-from v3recon.data.face_mesh import load_face_mesh
-from v3recon.data.profiling import affine_map
 
 MIRROR = load_face_mesh().mirror
 SIDE = 192

@@ -15,7 +15,7 @@ from v3recon.decode import decode
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera
-from v3recon.segmentation import segment_visible
+from v3recon.reconstruct.segment import segment_visible
 from v3recon.training import refine_points
 from v3recon.types import FaceCoeffs
 

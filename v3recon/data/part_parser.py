@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from v3recon.assets import find_assets
 from v3recon.data.augment import (
     AugmentSettings,
     Placement,
@@ -49,6 +48,7 @@ from v3recon.networks.feature_pyramid import FeaturePyramid, block, enlarge
 from v3recon.networks.fine_map import CLASS_WEIGHTS, CLASSES, STRIDES
 from v3recon.networks.mesh_aligned import feature_levels
 from v3recon.networks.regressor import make_backbone
+from v3recon.reconstruct.assets import find_assets
 
 SIZE = 160
 """Side of the crop that the parser works on, pixels."""

@@ -61,9 +61,10 @@ from v3recon.io.celebamask import (
 from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_index import read_photo_index, read_pts
-from v3recon.pipeline import FaceReconstructor, Reconstruction
-from v3recon.segmentation import part_overlaps
-from v3recon.visualize import Panel
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
+from v3recon.reconstruct.segment import part_overlaps
+from v3recon.reconstruct.sheet import Panel
 
 APERTURES = ("right eye", "left eye", "mouth")
 DETECTIONS = "detections"

@@ -41,7 +41,7 @@ from v3recon.evaluation.report import (
 from v3recon.face_models.bfm import five_points
 from v3recon.io.arrays import read_npy
 from v3recon.io.images import read_image
-from v3recon.visualize import Panel
+from v3recon.reconstruct.sheet import Panel
 
 FIXED, MARCHED, GIVEN = "3D points", "jaw on outline", "predictions"
 """Definitions of the predicted points: the model's fixed vertices; the jaw marched to the visible

@@ -30,9 +30,9 @@ from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_files import list_photos
 from v3recon.io.photo_index import read_photo_index
-from v3recon.pipeline import Reconstruction
-from v3recon.segmentation import part_overlaps, segment_visible
-from v3recon.visualize import Panel
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.segment import part_overlaps, segment_visible
+from v3recon.reconstruct.sheet import Panel
 
 SKIN = PART_NAMES.index("skin")
 PART_GROUPS = {

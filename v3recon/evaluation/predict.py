@@ -21,7 +21,8 @@ from v3recon.evaluation.options import EvaluateOptions
 from v3recon.evaluation.report import NO_FACE
 from v3recon.face_models.landmarks import CONTOUR_68
 from v3recon.io.messages import one_line
-from v3recon.pipeline import FaceReconstructor, Reconstruction
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.types import Detection
 
 MIN_OVERLAP = 0.2

@@ -15,16 +15,16 @@ import cv2
 import numpy as np
 
 from v3recon.io.images import write_png
-from v3recon.io.results import write_json
-from v3recon.visualize import (
+from v3recon.reconstruct.draw import overlay_labels
+from v3recon.reconstruct.sheet import (
     Panel,
     contact_sheet,
-    overlay_labels,
     panel_image,
     panel_labels,
     panel_matrix,
     to_panel,
 )
+from v3recon.reconstruct.values import write_json
 
 NO_FACE = "no face found"
 """Reason of a failure that is a result of the detector, not an error."""

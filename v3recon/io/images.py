@@ -12,10 +12,10 @@ import cv2
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
+from v3recon._fast.png import encode_png
 from v3recon.io._image_plugins import register_plugin
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line
-from v3recon.io.png import encode_png
 
 MAX_PIXELS = 178_956_970
 """Larger photos are refused: their files may be decompression bombs (Pillow's own limit)."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 from v3recon.io.atomic import replace_on_success, write_text_atomic
 from v3recon.io.images import write_png
 from v3recon.io.messages import one_line

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 
 _CELL = 16  # vertices a cell of the grid holds on average
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 from v3recon.types import Fragments
 
 FAR_AWAY = 1 << 30

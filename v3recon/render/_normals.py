@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 from v3recon.render._cpu import for_each_item
 
 _SMALLEST = 1e-20  # shorter sums are not made unit, as in `geometry.mesh`

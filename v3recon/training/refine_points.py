@@ -24,7 +24,6 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from v3recon.assets import find_assets
 from v3recon.data.augment import Placement, crop_matrix
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import (
@@ -43,6 +42,7 @@ from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import axis_angle_to_matrix, matrix_to_euler
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor
+from v3recon.reconstruct.assets import find_assets
 from v3recon.training.logging import LOGGER
 from v3recon.training.objective import (
     PARTS_MAX_YAW,

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from v3recon._fast.memory import keep_freed_memory
 from v3recon.data.augment import BOX_FACTOR, AugmentSettings
 from v3recon.data.samples import (
     EpochSampler,
@@ -39,7 +40,6 @@ from v3recon.data.shards import JoinedSets, PreparedSet, hand_marked
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
-from v3recon.io.memory import keep_freed_memory
 from v3recon.networks.checkpoints import (
     CheckpointDescription,
     load_checkpoint,

@@ -26,7 +26,7 @@ from v3recon.face_models.landmarks import INNER_51
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.networks.regressor import Regressor
-from v3recon.segmentation import part_overlaps, segment_visible
+from v3recon.reconstruct.segment import part_overlaps, segment_visible
 from v3recon.types import FaceCoeffs
 
 PART_GROUPS = {

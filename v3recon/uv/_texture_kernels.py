@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 
 
 @compiled()

@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.render.rasterize import rasterize
 

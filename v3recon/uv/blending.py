@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from v3recon.compiled import compiled
+from v3recon._fast.compiled import compiled
 
 FloatArray = npt.NDArray[np.floating]
 MaskArray = npt.NDArray[np.bool_]

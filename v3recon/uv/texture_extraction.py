@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from v3recon.threads import share_out
+from v3recon._fast.threads import share_out
 from v3recon.uv._texture_kernels import apply_tone, fill, find_gap, limit_steps
 from v3recon.uv.bake import UvLayout, bake, bake_part, sample_map
 from v3recon.uv.blending import feather, solve_membrane

@@ -20,9 +20,9 @@ from v3recon.face_models import parts
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.similarity import apply_affine_2d
+from v3recon.reconstruct.segment import visible_labels
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
-from v3recon.segmentation import visible_labels
 from v3recon.types import FaceCoeffs, Fragments
 
 LABEL_COUNT = len(PART_NAMES) + 1

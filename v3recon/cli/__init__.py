@@ -1,0 +1,36 @@
+"""The console command `v3recon`: subcommands, each imported only when it is used."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+COMMANDS = {
+    "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
+    "build-face-model": (
+        "v3recon.cli.build_face_model",
+        "learn PhotoFace from a folder of photographs",
+    ),
+    "show-face-model": ("v3recon.cli.show_face_model", "contact sheets of a face model"),
+    "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),
+    "prepare": ("v3recon.data.prepare", "photographs to training crops and targets"),
+    "train": ("v3recon.training.run", "train a regressor (the same as train.py)"),
+    "evaluate": ("v3recon.cli.evaluate", "benchmarks: aflw2000, landmarks, parts"),
+    "synthesize": ("v3recon.cli.synthesize", "synthetic expressions and poses with exact labels"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand; returns its exit status (2 for wrong usage)."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print("usage: v3recon COMMAND [options]      (v3recon COMMAND --help)\n")
+        for name, (_, summary) in COMMANDS.items():
+            print(f"  {name:18s}{summary}")
+        return 0 if argv else 2
+    if argv[0] not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        print(f"v3recon: unknown command {argv[0]!r}; known: {known}", file=sys.stderr)
+        return 2
+    module = importlib.import_module(COMMANDS[argv[0]][0])
+    return module.main(argv[1:])

@@ -1,0 +1,294 @@
+"""Photo to faces: detect, align, regress, decode. Other products are separate calls."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon._fast.packed_convolutions import pack_convolutions
+from v3recon.detection.crop import (
+    CropTransform,
+    crop_again,
+    crop_image,
+    crop_of_detection,
+    crop_of_photo,
+    input_matrix,
+    resize_crop,
+    widened,
+)
+from v3recon.detection.detect import DETECTORS, detect_faces
+from v3recon.face_models.bfm import five_points, load_similarity_landmarks
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera
+from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.regressor import Regressor, fuse_for_inference
+from v3recon.reconstruct.assets import find_assets
+from v3recon.reconstruct.faces import Reconstruction, make_reconstructions
+from v3recon.types import Detection
+
+RESTLESS = 0.04
+"""Looks at a face whose landmarks move by more, over its size, disagree (usual: 0.003 to 0.03)."""
+SETTLED = 0.03
+"""Movement at the last of three looks below which they agree after all."""
+WIDER = (1.5, 2.0)
+"""From how much wider crops a face is looked at whose looks disagree."""
+
+
+@dataclass(frozen=True)
+class FaceReconstructor:
+    """Reconstructs the faces of photos: `reconstructor(image) -> list[Reconstruction]`.
+
+    Attributes:
+        model: face model, on the device.
+        regressor: network for inference, on the device.
+        crop_rule: how the network's crops were cut, see `detection.crop.crop_of_detection`; with
+            "passes": 2 each face is cropped again from its own first landmarks, and more often
+            where these disagree (`reconstruct_found`).
+        points_3d: [5, 3] for the five-point rule.
+        detector: name of the detector; None = photos are aligned crops already.
+        detector_weights: file of weights; only "retinaface" needs one.
+        min_confidence: lowest detection score; None = the detector's own.
+        max_faces: how many of the largest faces of a photo are reconstructed; None = all.
+        batch_size: faces that go through the network together.
+        rasterizer: used by products that are drawn.
+        camera: camera of the crop.
+    """
+
+    model: LinearFaceModel
+    regressor: Regressor
+    crop_rule: dict[str, Any]
+    points_3d: Tensor
+    detector: str | None = "mtcnn"
+    detector_weights: Path | None = None
+    min_confidence: float | None = None
+    max_faces: int | None = None
+    batch_size: int = 16
+    rasterizer: str = "auto"
+    camera: Camera = field(default_factory=Camera)
+
+    @classmethod
+    def from_assets(
+        cls,
+        assets_dir: str | Path | None = None,
+        *,
+        face_model: str | Path | None = None,
+        weights: str | Path | None = None,
+        backbone: str | None = None,
+        detector: str | None = "mtcnn",
+        device: str | None = None,
+        **options: Any,
+    ) -> FaceReconstructor:
+        """Load what a reconstruction needs.
+
+        Args:
+            assets_dir: folder of official 3DDFA_V3 assets; None = what is in the package.
+            face_model: "photoface", "bfm" or a file, instead of the folder's.
+            weights: checkpoint, instead of the folder's.
+            backbone: "resnet50" or "mbnetv3", where the folder has both.
+            detector: "mtcnn", "retinaface" or None (photos are aligned crops already).
+            device: torch device; default "cuda" if there is one, else "cpu".
+            options: other attributes of this class.
+
+        Raises:
+            ValueError: if a file is missing or malformed, or files do not fit together.
+        """
+        assets = find_assets(assets_dir, face_model=face_model, weights=weights, backbone=backbone)
+        device = resolve_device(device)
+        if detector is not None and detector not in DETECTORS:
+            raise ValueError(f"unknown detector {detector!r}; choose from {', '.join(DETECTORS)}")
+        if detector == "retinaface" and assets.retinaface is None:
+            raise ValueError(
+                "detector 'retinaface' needs its weights among the assets; or use 'mtcnn'"
+            )
+        model = load_face_model(assets.face_model)
+        loaded = load_checkpoint(assets.weights, model)
+        if backbone not in (None, loaded.description.backbone):
+            raise ValueError(f"{assets.weights} is a {loaded.description.backbone}, not {backbone}")
+        if assets.points_3d is not None:
+            points_3d = load_similarity_landmarks(assets.points_3d)
+        else:
+            points_3d = mean_five_points(model)
+        regressor = fuse_for_inference(loaded.regressor, in_place=True).to(device)
+        if torch.device(device).type == "cpu":
+            pack_convolutions(regressor)
+        return cls(
+            model=model.to(device),
+            regressor=regressor,
+            crop_rule=loaded.description.crop_rule,
+            points_3d=points_3d,
+            detector=detector,
+            detector_weights=assets.retinaface,
+            **options,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the face model and the network are."""
+        return self.model.mean_shape.device
+
+    def __call__(self, image_np: np.ndarray) -> list[Reconstruction]:
+        """Faces of a photo [H, W, 3] uint8 RGB, the largest first."""
+        return self.reconstruct_photos([image_np])[0]
+
+    def reconstruct_photos(self, images: Sequence[np.ndarray]) -> list[list[Reconstruction]]:
+        """Faces of several photos, batched through the network.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB of any sizes.
+
+        Returns:
+            For each photo its faces, the largest first; none where no face was found.
+        """
+        found = [self.find_faces(image) for image in images]
+        owner = [index for index, faces in enumerate(found) for _ in faces]
+        detections = [detection for faces in found for detection, _ in faces]
+        crops = [crop for faces in found for _, crop in faces]
+        photos = [images[index] for index in owner]
+        passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
+        faces = self.reconstruct_found(photos, crops, detections, passes)
+        grouped: list[list[Reconstruction]] = [[] for _ in images]
+        for index, face in zip(owner, faces, strict=True):
+            grouped[index].append(face)
+        return grouped
+
+    def find_faces(self, image_np: np.ndarray) -> list[tuple[Detection | None, CropTransform]]:
+        """Where the faces of a photo are and how each is cropped, the largest first."""
+        if self.detector is None:
+            height, width = image_np.shape[:2]
+            return [(None, crop_of_photo(width, height, self.camera))]
+        detections = detect_faces(
+            image_np,
+            self.detector,
+            min_confidence=self.min_confidence,
+            max_faces=self.max_faces,
+            device=str(self.device),
+            weights=self.detector_weights,
+        )
+        return [
+            (face, crop_of_detection(face, self.crop_rule, self.points_3d, self.camera))
+            for face in detections
+        ]
+
+    def reconstruct_found(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None],
+        passes: int,
+    ) -> list[Reconstruction]:
+        """Faces at places that a detector has found, which may be off.
+
+        Each face is looked at `passes` times, cropped by the last look's landmarks. Where looks
+        disagree by more than `RESTLESS`, the box was probably beside the face (an ear, a cheek):
+        the face is looked at once more, then from wider crops, until two looks agree.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB; the same photo may stand for several faces.
+            crops: how each face is cropped first.
+            detections: kept in the results.
+            passes: looks at each face; with 1 nothing can disagree.
+        """
+        faces, moves = self._look(images, crops, detections, passes)
+        for number in [number for number, move in enumerate(moves) if move > RESTLESS]:
+            tries = []
+            for factor in (1.0, *WIDER):
+                start = widened(crops[number], factor, self.camera)
+                one = slice(number, number + 1)
+                (face,), (move,) = self._look(images[one], [start], detections[one], passes + 1)
+                tries.append((move, face))
+                if move <= SETTLED:
+                    break
+            faces[number] = min(tries, key=lambda found: found[0])[1]
+        return faces
+
+    def _look(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None],
+        passes: int,
+    ) -> tuple[list[Reconstruction], list[float]]:
+        """Faces looked at so often, and how far their landmarks moved at the last look."""
+        faces = self.reconstruct_crops(images, crops, detections)
+        moves = [0.0] * len(faces)
+        for _ in range(passes - 1):
+            crops = [
+                crop_again(face.landmarks_68, self.crop_rule, self.points_3d, self.camera)
+                for face in faces
+            ]
+            before, faces = faces, self.reconstruct_crops(images, crops, detections)
+            moves = list(map(_movement, before, faces))
+        return faces, moves
+
+    def reconstruct_crops(
+        self,
+        images: Sequence[np.ndarray],
+        crops: Sequence[CropTransform],
+        detections: Sequence[Detection | None] | None = None,
+    ) -> list[Reconstruction]:
+        """Faces at known places: one photo and one crop for each.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB; the same photo may stand for several faces.
+            crops: how each face is cropped.
+            detections: kept in the results.
+        """
+        faces: list[Reconstruction] = []
+        for start in range(0, len(crops), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            pixels = torch.from_numpy(np.stack(list(map(self._crop, images[part], crops[part]))))
+            batch = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+            with torch.inference_mode():
+                coeffs = self.regressor(batch)
+            sizes = [image.shape[:2] for image in images[part]]
+            found = detections[part] if detections is not None else [None] * len(sizes)
+            faces += make_reconstructions(
+                coeffs, self.model, self.camera, crops[part], sizes, found
+            )
+        return faces
+
+    def _crop(self, image_np: np.ndarray, crop: CropTransform) -> np.ndarray:
+        size = self.regressor.input_size
+        if self.detector is None:
+            return resize_crop(image_np, size)
+        return crop_image(image_np, input_matrix(crop.matrix, size, self.camera), size)
+
+
+def _movement(before: Reconstruction, after: Reconstruction) -> float:
+    """Mean distance of the 68 landmarks of two looks over the size of the face in the latter."""
+    points = after.landmarks_68
+    size = (points.amax(0) - points.amin(0)).prod().sqrt()
+    return float((points - before.landmarks_68).norm(dim=1).mean() / size)
+
+
+def mean_five_points(model: LinearFaceModel) -> Tensor:
+    """Five 3D points [5, 3] of the mean face, for the five-point crop."""
+    id_size, exp_size, _ = model.sizes
+    zeros = model.mean_shape.new_zeros
+    mean = model.vertices(zeros(1, id_size), zeros(1, exp_size))[0]
+    return five_points(mean[model.landmarks_68])
+
+
+def resolve_device(device: str | None) -> str:
+    """The torch device to use; default "cuda" where there is one, else "cpu".
+
+    Raises:
+        ValueError: if the name is not a device, or there is no such device here.
+    """
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {device}: there is no such device here; use cpu") from None
+    if kind == "meta":
+        raise ValueError("--device meta computes nothing; use cpu")
+    return device

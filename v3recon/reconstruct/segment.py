@@ -1,0 +1,336 @@
+"""Where the eight facial parts of a reconstructed face lie in the image.
+
+Two products, as in 3DDFA_V3: `segment_visible`, one label per pixel where a part is seen, and
+`segment_parts`, each part's own triangles drawn alone. Labels: 0 none, p + 1 for part p of
+PART_NAMES (the person's own right and left).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon._fast.threads import threads_limited
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.parts import color_table
+from v3recon.geometry.camera import Camera, to_clip
+from v3recon.reconstruct.faces import Reconstruction
+from v3recon.render.interpolate import interpolate_labels
+from v3recon.render.rasterize import cover, rasterize
+from v3recon.render.visibility import facing_camera, touched_vertices
+from v3recon.types import Decoded, Fragments
+
+
+def segment_visible(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+    normals: Tensor | None = None,
+) -> Tensor:
+    """Labels of the parts that are seen, from one rasterisation (equals 3DDFA_V3's eight renders).
+
+    A pixel belongs to part p where the interpolated indicator "vertex is of part p and visible" is
+    at least one half; later parts lie over earlier ones where two reach one half.
+
+    Args:
+        decoded: B faces.
+        model: their face model.
+        camera: camera of the crop.
+        image_size: (H, W) of the label map.
+        from_crop: [B, 2, 3] affine map from crop pixels to the map's pixels; default identity. With
+            it only the face's own window is rasterised, so that a large photo costs little.
+        rasterizer: as in `render.rasterize.rasterize`.
+        normals: [B, V, 3] rotated vertex normals when they are known already.
+
+    Returns:
+        [B, H, W] uint8, 0…8.
+    """
+    with torch.no_grad():
+        windows = _windows(decoded, camera, image_size, from_crop)
+        facing = _facing(decoded, model) if normals is None else normals[..., 2] >= 0
+        return _draw_visible(windows, decoded, model, image_size, rasterizer, lambda: facing)
+
+
+def segment_both(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+    cut_out: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """`segment_visible` and `segment_part_bits`, projected once; same arguments.
+
+    With `cut_out` the faces fill the map, so that no window around them needs to be found.
+    """
+    # One thread for torch: its steps are so small that they would only wait for helpers.
+    with torch.no_grad(), threads_limited(1):
+        windows = _windows(decoded, camera, image_size, from_crop, cut_out)
+        arguments = (windows, decoded, model, image_size, rasterizer)
+        if decoded.vertices.device.type != "cpu":
+            facing = _facing(decoded, model)
+            return _draw_visible(*arguments, lambda: facing), _draw_part_bits(*arguments)
+        with ThreadPoolExecutor(1) as other:  # compiled, so at the same time
+            facing_job = other.submit(_facing, decoded, model)
+            bits = other.submit(_draw_part_bits, *arguments)
+            return _draw_visible(*arguments, facing_job.result), bits.result()
+
+
+def visible_labels(
+    fragments: Fragments, faces: Tensor, part_labels: Tensor, visible: Tensor
+) -> Tensor:
+    """Part labels of a mesh that has been rasterised.
+
+    Args:
+        fragments: what `rasterize` returned for these faces.
+        faces: [F, 3] int64.
+        part_labels: [V] 0 none, 1…8.
+        visible: [B, V] bool, of `render.visibility.visible_vertices`.
+
+    Returns:
+        [B, H, W] uint8, 0…8.
+    """
+    seen_labels = (part_labels * visible).to(torch.uint8)
+    return interpolate_labels(seen_labels, fragments, faces)
+
+
+def segment_parts(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+) -> Tensor:
+    """Where each part's own triangles project, whatever lies in front of them.
+
+    Args:
+        decoded: B faces.
+        model: their face model.
+        camera: camera of the crop.
+        image_size: (H, W) of the masks.
+        from_crop: [B, 2, 3] affine map from crop pixels to the masks' pixels; default identity.
+        rasterizer: as in `render.rasterize.rasterize`.
+
+    Returns:
+        [B, 8, H, W] bool, in the order of PART_NAMES.
+    """
+    bits = segment_part_bits(decoded, model, camera, image_size, from_crop, rasterizer)
+    return unpack_part_bits(bits)
+
+
+def segment_part_bits(
+    decoded: Decoded,
+    model: LinearFaceModel,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None = None,
+    rasterizer: str = "auto",
+) -> Tensor:
+    """`segment_parts` packed: [B, H, W] uint8, bit p of a pixel = part p; same arguments."""
+    with torch.no_grad():
+        windows = _windows(decoded, camera, image_size, from_crop)
+        return _draw_part_bits(windows, decoded, model, image_size, rasterizer)
+
+
+def unpack_part_bits(bits: Tensor) -> Tensor:
+    """Masks [B, 8, H, W] bool of packed bits [B, H, W] uint8."""
+    masks = torch.empty(
+        len(bits), len(PART_NAMES), *bits.shape[1:], dtype=torch.bool, device=bits.device
+    )
+    for part in range(len(PART_NAMES)):
+        torch.ne(bits & (1 << part), 0, out=masks[:, part])
+    return masks
+
+
+def part_overlaps(labels: Tensor, target: Tensor) -> Tensor:
+    """Intersection over union of each part, [B, 8]; NaN where the target lacks the part.
+
+    Args:
+        labels: [B, H, W] predicted labels 0…8.
+        target: [B, H, W] true labels 0…8.
+    """
+    assert labels.shape == target.shape and labels.ndim == 3, (labels.shape, target.shape)
+    numbers = torch.arange(1, len(PART_NAMES) + 1, device=labels.device)[None, :, None, None]
+    one, other = labels[:, None] == numbers, target[:, None] == numbers
+    union = (one | other).sum((2, 3))
+    overlap = (one & other).sum((2, 3)) / union
+    return torch.where(other.any(3).any(2), overlap, torch.nan)
+
+
+def colorize_labels(labels: Tensor) -> Tensor:
+    """Pictures of label maps.
+
+    Args:
+        labels: [B, H, W] integers 0…8.
+
+    Returns:
+        [B, 3, H, W] RGB, 0…1.
+    """
+    colors = color_table(labels.device).float() / 255
+    return colors[labels.long()].permute(0, 3, 1, 2)
+
+
+_Windows = list[tuple[slice, tuple[slice, slice], Tensor]]
+
+
+def _draw_visible(
+    windows: _Windows,
+    decoded: Decoded,
+    model: LinearFaceModel,
+    image_size: tuple[int, int],
+    rasterizer: str,
+    facing: Callable[[], Tensor],
+) -> Tensor:
+    """Labels [B, H, W] uint8 of the windows' parts that are seen; `facing` [B, V] is asked late."""
+    vertices = decoded.vertices
+    labels = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
+    for items, (rows, columns), clip in windows:
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        fragments = rasterize(clip, model.faces, size, rasterizer)
+        touched = touched_vertices(fragments, model.faces, model.vertex_count)
+        labels[items, rows, columns] = visible_labels(
+            fragments, model.faces, model.part_labels, touched & facing()[items]
+        )
+    return labels
+
+
+def _draw_part_bits(
+    windows: _Windows,
+    decoded: Decoded,
+    model: LinearFaceModel,
+    image_size: tuple[int, int],
+    rasterizer: str,
+) -> Tensor:
+    """Bits [B, H, W] uint8 of the parts drawn alone in the windows; nothing has a gradient."""
+    vertices = decoded.vertices
+    faces, group = _part_triangles(model)
+    bits = torch.zeros(len(vertices), *image_size, dtype=torch.uint8, device=vertices.device)
+    for items, (rows, columns), clip in windows:
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        bits[items, rows, columns] = cover(clip, faces, group, size, rasterizer)
+    return bits
+
+
+def _facing(decoded: Decoded, model: LinearFaceModel) -> Tensor:
+    """Vertices turned toward the camera, [B, V] bool."""
+    return facing_camera(decoded.vertices, model.faces, model.vertex_faces)
+
+
+_PART_TRIANGLES: WeakKeyDictionary[LinearFaceModel, tuple[Tensor, Tensor]] = WeakKeyDictionary()
+
+
+def _part_triangles(model: LinearFaceModel) -> tuple[Tensor, Tensor]:
+    """All parts' own triangles [F', 3] and the part 0…7 of each; kept while the model lives."""
+    known = _PART_TRIANGLES.get(model)
+    if known is None or known[0].device != model.faces.device:
+        faces = torch.cat(model.part_faces)
+        group = torch.repeat_interleave(
+            torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
+            torch.tensor([len(part) for part in model.part_faces], device=faces.device),
+        )
+        known = _PART_TRIANGLES[model] = faces, group
+    return known
+
+
+def _windows(
+    decoded: Decoded,
+    camera: Camera,
+    image_size: tuple[int, int],
+    from_crop: Tensor | None,
+    cut_out: bool = False,
+) -> _Windows:
+    """Parts of the raster worth drawing: batch items, rows and columns, clip coordinates there.
+
+    Without `from_crop`, or with `cut_out`, this is the whole raster for the whole batch; else one
+    window per item around the item's vertices.
+    """
+    height, width = image_size
+    if from_crop is None or cut_out:
+        everything = (slice(0, height), slice(0, width))
+        clip = to_clip(decoded.vertices, camera, image_size, from_crop)
+        return [(slice(0, len(decoded.vertices)), everything, clip)]
+    from_crop = from_crop.expand(len(decoded.vertices), 2, 3)
+    points = decoded.points_2d @ from_crop[..., :2].transpose(-1, -2) + from_crop[:, None, :, 2]
+    limit = points.new_tensor([width, height])
+    first = points.amin(1).floor().nan_to_num(0.0).clamp(min=0).minimum(limit).long().tolist()
+    last = (points.amax(1).ceil() + 1).nan_to_num(0.0).clamp(min=0).minimum(limit).long().tolist()
+    windows = []
+    for item, ((left, top), (right, bottom)) in enumerate(zip(first, last, strict=True)):
+        if left >= right or top >= bottom:
+            continue
+        one = slice(item, item + 1)
+        shift = from_crop.new_tensor([[0, 0, left], [0, 0, top]])
+        size = (bottom - top, right - left)
+        clip = to_clip(decoded.vertices[one], camera, size, from_crop[one] - shift)
+        windows.append((one, (slice(top, bottom), slice(left, right)), clip))
+    return windows
+
+
+MAX_DRAWN_SIDE = 1024
+"""Larger faces are segmented in a picture of this size, which is enlarged to the photo's."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """Parts of one face in its photo.
+
+    Attributes:
+        labels: [H, W] uint8, the part that is seen: 0 none, 1…8 = PART_NAMES.
+        part_bits: [H, W] uint8, bit p is set where part p projects, seen or not.
+    """
+
+    labels: np.ndarray
+    part_bits: np.ndarray
+
+
+def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
+    """Draw the parts of a face into its photo.
+
+    Args:
+        face: the face.
+        rasterizer: see `render.rasterize.rasterize`.
+    """
+    height, width = face.image_size
+    points = face.points_2d.cpu().numpy().T.copy()  # numpy reduces rows 30 times faster
+    low = np.maximum(np.floor(points.min(1)), 0)
+    high = np.minimum(np.ceil(points.max(1)) + 1, [width, height])
+    labels = np.zeros((height, width), np.uint8)
+    bits = np.zeros((height, width), np.uint8)
+    left, top, right, bottom = (int(edge) for edge in (*low, *high))
+    if right <= left or bottom <= top:
+        return Segmentation(labels, bits)  # the face lies outside of the photo
+    window = (bottom - top, right - left)
+    shrink = min(1.0, MAX_DRAWN_SIDE / max(window))
+    size = (max(1, round(window[0] * shrink)), max(1, round(window[1] * shrink)))
+    # Pixel p of the drawing is photo pixel (p + 0.5) / ratio - 0.5 + (left, top).
+    ratio = torch.tensor([size[1] / window[1], size[0] / window[0]], dtype=torch.float64)
+    to_drawing = torch.cat(
+        [ratio.diag(), (0.5 * ratio - 0.5 - ratio * ratio.new_tensor([left, top]))[:, None]], 1
+    )
+    from_crop = _compose(to_drawing, face.crop.inverse_matrix).to(face.points_2d)[None]
+    arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
+    drawings = segment_both(*arguments, cut_out=True)
+    for whole, map_ in zip((labels, bits), drawings, strict=True):
+        drawn = map_[0].cpu().numpy()
+        if shrink < 1:
+            drawn = cv2.resize(drawn, window[::-1], interpolation=cv2.INTER_NEAREST)
+        whole[top:bottom, left:right] = drawn
+    return Segmentation(labels, bits)
+
+
+def _compose(outer: Tensor, inner: Tensor) -> Tensor:
+    """Affine maps [2, 3]: first `inner`, then `outer`."""
+    linear = outer[:, :2] @ inner[:, :2]
+    return torch.cat([linear, (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], 1)
