@@ -29,6 +29,7 @@ LOWEST_ONLY = {"losses"}
 ONE_OWNER = {
     "pillow_heif": "v3recon/io/_image_plugins.py",
     "pillow_jxl": "v3recon/io/_image_plugins.py",
+    "trimesh": "v3recon/io/_trimesh.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",
     "facenet_pytorch": "v3recon/detection/mtcnn.py",
     "retinaface": "v3recon/detection/retinaface.py",

@@ -16,6 +16,7 @@ from v3recon.evaluation.options import (
     AflwOptions,
     EvaluateOptions,
     ExpressionOptions,
+    GeometryOptions,
     LandmarkOptions,
     PartOptions,
     ProfiledOptions,
@@ -28,6 +29,7 @@ BENCHMARKS: dict[str, tuple[type[EvaluateOptions], str, str]] = {
         "v3recon.evaluation.expressions",
         "evaluate_expressions",
     ),
+    "geometry": (GeometryOptions, "v3recon.evaluation.geometry", "evaluate_geometry"),
     "landmarks": (LandmarkOptions, "v3recon.evaluation.landmarks", "evaluate_landmarks"),
     "parts": (PartOptions, "v3recon.evaluation.parts", "evaluate_parts"),
     "profiled": (ProfiledOptions, "v3recon.evaluation.profiled", "evaluate_profiled"),
@@ -74,7 +76,7 @@ def _run(name: str, argv: list[str]) -> int:
     options_class, module, function = BENCHMARKS[name]
     started = time.perf_counter()
     options = tyro.cli(options_class, args=argv, prog=f"v3recon evaluate {name}")
-    for path in (options.json, options.worst):
+    for path in (options.json, options.worst, getattr(options, "curve", None)):
         _check_writable(path)
     # Slow to import, and not needed to explain the flags.
     report, worst = getattr(importlib.import_module(module), function)(options)

@@ -139,3 +139,44 @@ class ExpressionOptions(EvaluateOptions):
         super().__post_init__()
         if self.photos is None and self.synthetic is None:
             raise ValueError("give --photos, --synthetic or both")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeometryOptions(EvaluateOptions):
+    """Head scans or drawn heads: millimeters to reconstruction, best fit and mean face."""
+
+    scans: Path | None = None
+    """A scan or a folder of scans: .obj, .ply, .stl, .glb, or .npz with vertices and faces; 7 or 68
+    points beside each in .txt, .csv or .npy of the same name. Without points a scan must look
+    along +z, y up. Default: heads drawn from the face model."""
+    unit: Literal["mm", "cm", "dm", "m"] | None = None
+    """Unit of the scans. Default: told from the distance of the eye corners, or from the size."""
+    photos: Path | None = None
+    """Photos of the scanned people, named NAME.jpg, NAME_*.jpg or NAME/*.jpg after the scan."""
+    meshes: Path | None = None
+    """Reconstructions of other programs, NAME.obj or NAME_*.obj with 7 or 68 points beside."""
+    drawn: Annotated[int, tyro.conf.arg(metavar="N")] = 10
+    """Without --scans: so many random heads."""
+    views: int = 3
+    """Pictures of each drawn head."""
+    seed: int = 1
+    """Of the drawn heads."""
+    radius: float | None = None
+    """Points within so many millimeters of the nose count. Default: NoW's ball, about 95."""
+    samples: int = 10000
+    """At most so many points of a scan are measured."""
+    curve: Path | None = None
+    """PNG file for the cumulative errors."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for numbers out of range."""
+        super().__post_init__()
+        if self.samples < 1000 or self.drawn < 1:
+            raise ValueError("--samples must be at least 1000, --drawn at least 1")
+        if self.radius is not None and not 20 <= self.radius <= 200:
+            raise ValueError("--radius must be in 20…200 millimeters")
+        if self.scans is None and (self.photos or self.meshes or self.unit):
+            raise ValueError("--photos, --meshes and --unit need --scans")
+        for path in (self.scans, self.photos, self.meshes):
+            if path is not None and not path.exists():
+                raise ValueError(f"{path}: no such file or folder")
