@@ -1,4 +1,4 @@
-"""How the threads of torch, OpenCV and this package share the processor."""
+"""How the threads of torch and of this package share the processor."""
 
 from __future__ import annotations
 
@@ -22,31 +22,49 @@ def let_helpers_sleep() -> None:
         os.environ.setdefault(*HELPER_SPINS)
 
 
-@contextmanager
-def threads_limited(torch_threads: int, opencv_threads: int | None = None) -> Iterator[None]:
-    """Let one call of torch, and of OpenCV where it is named, use so many threads.
+_lock = threading.Lock()
+_limits: list[int] = []  # of the calls that are in progress
+_outside = 1  # torch's number where none is
+_here = threading.local()
 
-    For work whose single operations are too small to be divided, or where several threads call
-    them at the same time: else each waits in every small operation for helpers that another one
-    keeps from running.
+
+@contextmanager
+def threads_limited(count: int) -> Iterator[None]:
+    """Let single operations of torch that this thread calls use so many threads.
+
+    For work whose operations are too small to be divided, or where several threads call them at
+    the same time: else each waits in every small operation for helpers that another one keeps from
+    running. Torch knows a number for each thread and gives new threads the one that was set last;
+    in whatever order threads enter and leave, both are in the end what they were.
 
     Args:
-        torch_threads: for torch, in the calling thread and in threads that are started inside.
-        opencv_threads: for OpenCV, in the whole process; default as it is.
+        count: for the calling thread and for threads that are started inside.
     """
-    import cv2
     import torch
 
-    before = torch.get_num_threads(), cv2.getNumThreads()
+    global _outside
+    with _lock:
+        own = torch.get_num_threads()
+        if not _limits:
+            _outside = own
+        # A thread that was started under the limit of an unrelated one has that as its own number.
+        borrowed = own in _limits and not getattr(_here, "belongs", False)
+        before = _outside if borrowed else own
+        belonged, _here.belongs = getattr(_here, "belongs", False), True
+        _limits.append(count)
+        torch.set_num_threads(count)
     try:
-        torch.set_num_threads(torch_threads)
-        if opencv_threads is not None:
-            cv2.setNumThreads(opencv_threads)
         yield
     finally:
-        torch.set_num_threads(before[0])
-        if opencv_threads is not None:
-            cv2.setNumThreads(before[1])
+        with _lock:
+            _limits.remove(count)
+            _here.belongs = belonged
+            torch.set_num_threads(before)
+
+
+def belong_to_limit() -> None:
+    """For threads that work for one inside of `threads_limited`: its limit is theirs."""
+    _here.belongs = True
 
 
 def share_out(task: Callable[[int], None], count: int, workers: int) -> None:

@@ -103,8 +103,8 @@ def load_network(weights: str, device: str = "cpu") -> nn.Module:
             "detector 'mtcnn'"
         )
     network = make_network()
-    state = read_tensor_file(path)
     try:
+        state = read_tensor_file(path)
         network.load_state_dict(state)
     except Exception as error:  # unpickling and strict loading raise many kinds
         reason = str(error).strip().splitlines()[0]

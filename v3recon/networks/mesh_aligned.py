@@ -204,7 +204,8 @@ class CloseUps(nn.Module):
         Returns:
             Shape, pose and translation, of the same shapes.
         """
-        reach = (torch.arange(self.side, device=fine.device) - self.side // 2) * self.spacing
+        steps = torch.arange(self.side, device=fine.device, dtype=fine.dtype)
+        reach = (steps - self.side // 2) * self.spacing
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
         cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
         offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell

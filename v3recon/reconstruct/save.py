@@ -7,12 +7,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon._fast.threads import threads_limited
+from v3recon._fast.threads import belong_to_limit, threads_limited
 from v3recon.io import obj
 from v3recon.io.images import write_png
 from v3recon.reconstruct.faces import Reconstruction
@@ -78,9 +77,12 @@ def write_face(
         rasterizer: see `render.rasterize.rasterize`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    shared = (max(1, count // _WRITERS) for count in threads)
-    with threads_limited(*shared), ThreadPoolExecutor(_WRITERS) as pool:
+    threads = torch.get_num_threads()
+    limit = max(1, threads // _WRITERS)
+    with (
+        threads_limited(limit),
+        ThreadPoolExecutor(_WRITERS, initializer=belong_to_limit) as pool,
+    ):
         jobs: list[Future[None]] = []
 
         def start(job: Callable[..., None], *arguments: Any, **options: Any) -> None:
@@ -88,7 +90,7 @@ def write_face(
 
         def write_photo_meshes() -> None:
             texture = extract_texture(
-                face, image_np, choice.texture_size, appearance=appearance, workers=threads[0]
+                face, image_np, choice.texture_size, appearance=appearance, workers=threads
             )
             start(write_obj, folder / f"{name}_uv.obj", face, texture=texture.texture[0])
             layout = uv_layout(face.model, choice.texture_size)
