@@ -86,7 +86,7 @@ def test_wrong_names(monkeypatch):
 
 def test_confidence_default_belongs_to_the_detector(monkeypatch):
     found = [Detection(torch.tensor([0.0, 0, 9, 9]), score) for score in (0.95, 0.85)]
-    monkeypatch.setattr(detect_module.mtcnn, "detect", lambda image, device: found)
+    monkeypatch.setattr(detect_module.mtcnn, "detect", lambda *_: found)
     image = np.zeros((40, 40, 3), np.uint8)
     assert [face.score for face in detect_faces(image)] == [0.95]
     assert len(detect_faces(image, min_confidence=0.5)) == 2

@@ -24,7 +24,10 @@ from v3recon.reconstruct.texture import extract_texture, make_appearance
 
 @pytest.fixture(scope="module")
 def finding(official_assets) -> FaceReconstructor:
-    return FaceReconstructor.from_assets(official_assets, backbone="mbnetv3", device="cpu")
+    """Its weights are random: what it says of turned photos means nothing."""
+    return FaceReconstructor.from_assets(
+        official_assets, backbone="mbnetv3", device="cpu", find_turned=False
+    )
 
 
 @pytest.fixture(scope="module")

@@ -13,19 +13,12 @@ from importlib.resources import files
 
 import numpy as np
 
-from v3recon.face_models import parts
+from v3recon.face_models import landmarks, parts
 
 POINT_COUNT = 468
 
-MIRROR_68 = np.array(
-    (
-        *(*range(16, -1, -1), *range(26, 16, -1)),
-        *(27, 28, 29, 30, 35, 34, 33, 32, 31),
-        *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
-        *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
-    )
-)
-"""Landmark that each of the 68 becomes in the mirror image of a photo."""
+MIRROR_68 = np.array(landmarks.MIRROR_68)
+"""`face_models.landmarks.MIRROR_68` as an array."""
 
 MIRROR_LABELS = np.array(parts.MIRROR_LABELS, np.uint8)
 """`face_models.parts.MIRROR_LABELS` as an array."""

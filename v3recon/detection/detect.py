@@ -22,6 +22,7 @@ def detect_faces(
     max_faces: int | None = None,
     device: str = "cpu",
     weights: str | Path | None = None,
+    thorough: bool = True,
 ) -> list[Detection]:
     """Faces of a photo, the largest first.
 
@@ -32,6 +33,7 @@ def detect_faces(
         max_faces: how many of the largest are kept; None = all.
         device: torch device to run on.
         weights: file of weights; only "retinaface" needs one.
+        thorough: look for small faces of large photos as well, where the detector can.
 
     Raises:
         ValueError: for an unknown detector, missing weights or a missing library.
@@ -42,7 +44,7 @@ def detect_faces(
     if min_confidence is None:
         min_confidence = DEFAULT_MIN_CONFIDENCE[detector]
     if detector == "mtcnn":
-        found = mtcnn.detect(image_np, device)
+        found = mtcnn.detect(image_np, device, thorough)
     elif weights is None:
         raise ValueError(
             f"detector 'retinaface' needs weights: --assets with {retinaface.WEIGHTS_FILE}; "

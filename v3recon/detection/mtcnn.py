@@ -26,19 +26,20 @@ _SAME_FACE = 0.5
 _POINT_OFFSET = 1.0
 
 
-def detect(image_np: np.ndarray, device: str = "cpu") -> list[Detection]:
+def detect(image_np: np.ndarray, device: str = "cpu", thorough: bool = True) -> list[Detection]:
     """Faces of a photo in no particular order; see `detection.detect.detect_faces`.
 
     Args:
         image_np: [H, W, 3] uint8 RGB.
         device: torch device to run on.
+        thorough: search photos of more than `MAX_SIDE` pixels in a finer copy as well.
 
     Raises:
         ValueError: if facenet-pytorch is not installed.
     """
     longest = max(image_np.shape[:2])
     found = _detect_at(image_np, min(1.0, MAX_SIDE / longest), device)
-    if longest > MAX_SIDE:
+    if thorough and longest > MAX_SIDE:
         fine = _detect_at(image_np, min(1.0, MAX_SIDE_FINE / longest), device)
         found += [face for face in fine if not _known(face, found)]
     return found

@@ -21,6 +21,14 @@ NOSE_TIP_68 = 30
 INNER_51 = slice(17, 68)
 """Of the 68 points: brows, nose, eyes and mouth, those without the jaw."""
 
+MIRROR_68 = (
+    *(*range(16, -1, -1), *range(26, 16, -1)),
+    *(27, 28, 29, 30, 35, 34, 33, 32, 31),
+    *(45, 44, 43, 42, 47, 46, 39, 38, 37, 36, 41, 40),
+    *(54, 53, 52, 51, 50, 49, 48, 59, 58, 57, 56, 55, 64, 63, 62, 61, 60, 67, 66, 65),
+)
+"""Landmark that each of the 68 becomes in the mirror image of a photo."""
+
 
 def landmark_points(points: Tensor, index: Tensor) -> Tensor:
     """Points of chosen vertices.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,8 @@ class Reconstruction:
         landmarks_134: [134, 2] photo pixels.
         angle_degrees: [3] pitch, yaw, roll.
         detection: where the face was found; None for photos taken as crops.
+        quality: 0…1, how probably the face is one and found right (`quality.mirror_quality`); below
+            `quality.DOUBTFUL` it is more probably wrong. NaN where it was not asked for.
     """
 
     model: LinearFaceModel
@@ -57,6 +60,7 @@ class Reconstruction:
     landmarks_134: Tensor
     angle_degrees: Tensor
     detection: Detection | None = None
+    quality: float = math.nan
 
 
 def make_reconstructions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from v3recon._fast.packed_convolutions import pack_convolutions
+from v3recon.decode import decode
 from v3recon.detection.crop import (
     CropTransform,
     crop_again,
@@ -31,6 +32,13 @@ from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.reconstruct.assets import find_assets
 from v3recon.reconstruct.faces import Reconstruction, make_reconstructions
+from v3recon.reconstruct.quality import DOUBTFUL, mirror_quality
+from v3recon.reconstruct.turned import (
+    from_turned_coeffs,
+    from_turned_crop,
+    from_turned_detection,
+    turn_photo,
+)
 from v3recon.types import Detection
 
 RESTLESS = 0.04
@@ -59,6 +67,8 @@ class FaceReconstructor:
         batch_size: faces that go through the network together.
         rasterizer: used by products that are drawn.
         camera: camera of the crop.
+        min_quality: faces of a lower `Reconstruction.quality` are left out.
+        find_turned: photos without an upright face are searched for heads on their side as well.
     """
 
     model: LinearFaceModel
@@ -72,6 +82,8 @@ class FaceReconstructor:
     batch_size: int = 16
     rasterizer: str = "auto"
     camera: Camera = field(default_factory=Camera)
+    min_quality: float = 0.0
+    find_turned: bool = True
 
     @classmethod
     def from_assets(
@@ -144,7 +156,9 @@ class FaceReconstructor:
             images: photos [H, W, 3] uint8 RGB of any sizes.
 
         Returns:
-            For each photo its faces, the largest first; none where no face was found.
+            For each photo its faces, the largest first; none where no face was found. Where no
+            upright face is found, or doubtful ones only, heads that lie on their side or hang are
+            looked for.
         """
         found = [self.find_faces(image) for image in images]
         owner = [index for index, faces in enumerate(found) for _ in faces]
@@ -153,13 +167,62 @@ class FaceReconstructor:
         photos = [images[index] for index in owner]
         passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
         faces = self.reconstruct_found(photos, crops, detections, passes)
+        faces = self._rated(photos, faces)
         grouped: list[list[Reconstruction]] = [[] for _ in images]
         for index, face in zip(owner, faces, strict=True):
             grouped[index].append(face)
-        return grouped
+        if self.detector is not None and self.find_turned:
+            for index, image in enumerate(images):
+                if all(face.quality < DOUBTFUL for face in grouped[index]):
+                    grouped[index] = self._turned_faces(image, passes) or grouped[index]
+        return [
+            [face for face in faces if not face.quality < self.min_quality] for faces in grouped
+        ]
 
-    def find_faces(self, image_np: np.ndarray) -> list[tuple[Detection | None, CropTransform]]:
-        """Where the faces of a photo are and how each is cropped, the largest first."""
+    def _turned_faces(self, image_np: np.ndarray, passes: int) -> list[Reconstruction]:
+        """Faces of heads that lie on their side or hang, the largest first; none if doubtful."""
+        size = (image_np.shape[0], image_np.shape[1])
+        best: list[Reconstruction] = []
+        for quarters in (1, 3, 2):
+            turned = turn_photo(image_np, quarters)
+            found = self.find_faces(turned, thorough=False)
+            photos = [turned] * len(found)
+            crops, detections = [crop for _, crop in found], [one for one, _ in found]
+            faces = self.reconstruct_found(photos, crops, detections, passes)
+            for face in self._rated(photos, faces):
+                if face.quality >= DOUBTFUL:
+                    best.append(self._told_upright(face, quarters, size))
+        best.sort(key=lambda face: -face.quality)
+        kept: list[Reconstruction] = []
+        for face in best:
+            if not any(_same_place(face, other) for other in kept):
+                kept.append(face)
+        return sorted(kept, key=lambda face: face.crop.scale)[: self.max_faces]
+
+    def _told_upright(
+        self, face: Reconstruction, quarters: int, size: tuple[int, int]
+    ) -> Reconstruction:
+        """A face of a turned photo as a face of the photo."""
+        assert face.detection is not None
+        (upright,) = make_reconstructions(
+            from_turned_coeffs(face.coeffs, quarters),
+            self.model,
+            self.camera,
+            [from_turned_crop(face.crop, quarters, size, self.camera)],
+            [size],
+            [from_turned_detection(face.detection, quarters, size)],
+        )
+        return replace(upright, quality=face.quality)
+
+    def find_faces(
+        self, image_np: np.ndarray, *, thorough: bool = True
+    ) -> list[tuple[Detection | None, CropTransform]]:
+        """Where the faces of a photo are and how each is cropped, the largest first.
+
+        Args:
+            image_np: [H, W, 3] uint8 RGB.
+            thorough: look for small faces of large photos as well.
+        """
         if self.detector is None:
             height, width = image_np.shape[:2]
             return [(None, crop_of_photo(width, height, self.camera))]
@@ -170,6 +233,7 @@ class FaceReconstructor:
             max_faces=self.max_faces,
             device=str(self.device),
             weights=self.detector_weights,
+            thorough=thorough,
         )
         return [
             (face, crop_of_detection(face, self.crop_rule, self.points_3d, self.camera))
@@ -208,6 +272,31 @@ class FaceReconstructor:
             faces[number] = min(tries, key=lambda found: found[0])[1]
         return faces
 
+    def _rated(
+        self, images: Sequence[np.ndarray], faces: Sequence[Reconstruction]
+    ) -> list[Reconstruction]:
+        """The same faces with their quality, from a look at the mirror image of each crop."""
+        rated: list[Reconstruction] = []
+        for start in range(0, len(faces), self.batch_size):
+            part = list(faces[start : start + self.batch_size])
+            photos = images[start : start + self.batch_size]
+            batch = self._pixels(photos, [face.crop for face in part])
+            with torch.inference_mode():
+                mirrored = decode(self.regressor(batch.flip(3)), self.model, self.camera)
+            found = torch.cat([face.decoded.points_2d for face in part])
+            ids = self.model.landmarks_68
+            quality = mirror_quality(found[:, ids], mirrored.points_2d[:, ids], self.camera)
+            rated += [
+                replace(face, quality=float(value))
+                for face, value in zip(part, quality, strict=True)
+            ]
+        return rated
+
+    def _pixels(self, images: Sequence[np.ndarray], crops: Sequence[CropTransform]) -> Tensor:
+        """Input of the network [B, 3, S, S] in 0…1: one photo and one crop for each."""
+        pixels = torch.from_numpy(np.stack(list(map(self._crop, images, crops))))
+        return pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+
     def _look(
         self,
         images: Sequence[np.ndarray],
@@ -243,8 +332,7 @@ class FaceReconstructor:
         faces: list[Reconstruction] = []
         for start in range(0, len(crops), self.batch_size):
             part = slice(start, start + self.batch_size)
-            pixels = torch.from_numpy(np.stack(list(map(self._crop, images[part], crops[part]))))
-            batch = pixels.to(self.device).permute(0, 3, 1, 2).float() / 255
+            batch = self._pixels(images[part], crops[part])
             with torch.inference_mode():
                 coeffs = self.regressor(batch)
             sizes = [image.shape[:2] for image in images[part]]
@@ -266,6 +354,13 @@ def _movement(before: Reconstruction, after: Reconstruction) -> float:
     points = after.landmarks_68
     size = (points.amax(0) - points.amin(0)).prod().sqrt()
     return float((points - before.landmarks_68).norm(dim=1).mean() / size)
+
+
+def _same_place(one: Reconstruction, other: Reconstruction) -> bool:
+    """Whether two faces are of one head: the middle of one is inside of the other's landmarks."""
+    middle = one.landmarks_68.mean(0)
+    points = other.landmarks_68
+    return bool(((middle > points.amin(0)) & (middle < points.amax(0))).all())
 
 
 def mean_five_points(model: LinearFaceModel) -> Tensor:
