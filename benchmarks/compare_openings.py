@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.evaluation.expressions import APERTURES, LINES
+from v3recon.evaluation.openings import APERTURES, LINES
 
 DRAWS = 4000
 SHUT = 0.1

@@ -14,7 +14,7 @@ from PIL import Image
 
 from v3recon.cli.evaluate import main
 from v3recon.data.face_mesh import load_face_mesh
-from v3recon.evaluation.expressions import (
+from v3recon.evaluation.openings import (
     CLOSED_EYE,
     OPEN_MOUTH,
     openings_of_labels,

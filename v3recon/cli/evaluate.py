@@ -13,26 +13,36 @@ from typing import Any
 import tyro
 
 from v3recon.evaluation.options import (
+    AflwFacesOptions,
     AflwOptions,
+    CfpOptions,
     EvaluateOptions,
     ExpressionOptions,
     GeometryOptions,
+    IdentityOptions,
     LandmarkOptions,
     PartOptions,
     ProfiledOptions,
+    SkinOptions,
+    VisibilityOptions,
 )
 
 BENCHMARKS: dict[str, tuple[type[EvaluateOptions], str, str]] = {
+    "aflw": (AflwFacesOptions, "v3recon.evaluation.aflw", "evaluate_aflw"),
     "aflw2000": (AflwOptions, "v3recon.evaluation.aflw2000", "evaluate_aflw2000"),
+    "cfp": (CfpOptions, "v3recon.evaluation.cfp", "evaluate_cfp"),
     "expressions": (
         ExpressionOptions,
         "v3recon.evaluation.expressions",
         "evaluate_expressions",
     ),
     "geometry": (GeometryOptions, "v3recon.evaluation.geometry", "evaluate_geometry"),
+    "identity": (IdentityOptions, "v3recon.evaluation.identity", "evaluate_identity"),
     "landmarks": (LandmarkOptions, "v3recon.evaluation.landmarks", "evaluate_landmarks"),
     "parts": (PartOptions, "v3recon.evaluation.parts", "evaluate_parts"),
     "profiled": (ProfiledOptions, "v3recon.evaluation.profiled", "evaluate_profiled"),
+    "skin": (SkinOptions, "v3recon.evaluation.skin", "evaluate_skin"),
+    "visibility": (VisibilityOptions, "v3recon.evaluation.visibility", "evaluate_visibility"),
 }
 INTERRUPTED = 130
 

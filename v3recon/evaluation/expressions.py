@@ -22,6 +22,18 @@ from tqdm import tqdm
 
 from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.mesh_detection import stored_detector
+from v3recon.evaluation.openings import (
+    APERTURES,
+    CLOSED_EYE,
+    HEADER,
+    LIMITS_NOTE,
+    OPEN_MOUTH,
+    Openings,
+    opening_rows,
+    openings_of_labels,
+    openings_of_points,
+    response,
+)
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.parts import (
     PART_GROUPS,
@@ -50,7 +62,6 @@ from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import (
     BROW_LABELS,
     EYE_LABELS,
-    LIP_LABELS,
 )
 from v3recon.io.arrays import read_npz
 from v3recon.io.celebamask import (
@@ -66,7 +77,6 @@ from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.reconstruct.segment import part_overlaps
 from v3recon.reconstruct.sheet import Panel
 
-APERTURES = ("right eye", "left eye", "mouth")
 DETECTIONS = "detections"
 SAME_VERTICES = "detections, same vertices"
 ORIGINS = ("points", "masks", DETECTIONS, SAME_VERTICES)
@@ -76,25 +86,6 @@ The 68 landmarks of PhotoFace lie where people put them; the detector's nearest 
 (on the mean face the eyes are open by 0.29 of their width at the former, by 0.27 at the latter).
 So faces with detections are read twice: at the 68 landmarks, and at the very vertices that the
 detector saw, where the face model has them."""
-CLOSED_EYE = 0.15
-"""Opening over width below which an eye counts as closed; ordinary eyes have 0.2 to 0.35."""
-OPEN_MOUTH = 0.2
-"""Gap of the lips over the mouth's width above which a mouth counts as open."""
-LEAST_CHANGE = 0.05
-"""Smaller true changes of an opening say nothing about the response."""
-_EYES, _MOUTH = slice(0, 2), slice(2, 3)
-LINES = {
-    "closed eyes": (_EYES, -math.inf, CLOSED_EYE),
-    "open eyes": (_EYES, CLOSED_EYE, math.inf),
-    "open mouths": (_MOUTH, OPEN_MOUTH, math.inf),
-    "other mouths": (_MOUTH, -math.inf, OPEN_MOUTH),
-}
-"""Lines of a report -> which of `APERTURES`, and the range [low, high) of their true openings."""
-
-_CORNERS = ((36, 39), (42, 45), (60, 64))
-_PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
-_WIDTHS = ((36, 39), (42, 45), (48, 54))
-_UP_LIP, _DOWN_LIP = LIP_LABELS
 _EYE_PARTS = {
     eye: (LABEL_TO_CELEBAMASK[eye], LABEL_TO_CELEBAMASK[brow])
     for eye, brow in zip(EYE_LABELS, BROW_LABELS, strict=True)
@@ -103,8 +94,6 @@ _EYE_PARTS = {
 _GLASSES = 3
 _LEAST_BROW = 30
 """Pixels of a brow that prove that the eye below it could be seen."""
-_MIDDLE = 0.5
-"""Share of the width, around its middle, over which a mask's heights are averaged."""
 
 
 @dataclass(frozen=True)
@@ -175,70 +164,8 @@ def evaluate_expressions(options: ExpressionOptions) -> tuple[Report, WorstCases
         "failures": len(report.failures),
         "limits": {"closed_eye": CLOSED_EYE, "open_mouth": OPEN_MOUTH},
     }
-    report.notes.append(
-        f"openings over the true width; an eye counts as closed below {CLOSED_EYE:.0%}, a mouth "
-        f"as open above {OPEN_MOUTH:.0%}; 'as such': the prediction is on the same side of it"
-    )
+    report.notes.append(LIMITS_NOTE)
     return report, worst
-
-
-def openings_of_points(points: Tensor, target: Tensor | None = None) -> Tensor:
-    """Openings of `APERTURES` [B, 3] by 68 points; crossed lids and lips are below zero.
-
-    Args:
-        points: [B, 68, 2] any pixels, y down.
-        target: [B, 68, 2] points whose widths to divide by; default the same.
-    """
-    assert points.shape[1:] == (68, 2), points.shape
-    widths = points if target is None else target
-    found = []
-    for corners, pairs, ends in zip(_CORNERS, _PAIRS, _WIDTHS, strict=True):
-        along = points[:, corners[1]] - points[:, corners[0]]
-        across = torch.stack([-along[:, 1], along[:, 0]], 1)
-        across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-9)
-        gaps = [((points[:, low] - points[:, up]) * across).sum(1) for up, low in pairs]
-        width = (widths[:, ends[1]] - widths[:, ends[0]]).norm(dim=1).clamp(min=1e-9)
-        found.append(torch.stack(gaps).mean(0) / width)
-    return torch.stack(found, 1)
-
-
-def openings_of_labels(labels: np.ndarray) -> np.ndarray:
-    """Openings of `APERTURES` [3] by a label map [H, W] 0…8 of an upright face.
-
-    An absent eye is closed; without both lips the mouth is not known (NaN).
-    """
-    found = []
-    for label in (1, 2):
-        heights = (labels == label).sum(0)
-        found.append(_middle_mean(heights, heights > 0))
-    upper, lower = labels == _UP_LIP, labels == _DOWN_LIP
-    if not (upper.any() and lower.any()):
-        return np.array([*found, math.nan])
-    rows = np.arange(len(labels))[:, None]
-    end = np.where(upper, rows, -1).max(0)
-    start = np.where(lower, rows, len(labels)).min(0)
-    both = upper.any(0) & lower.any(0)
-    gap = np.where(both, np.maximum(start - end - 1, 0), 0)
-    return np.array([*found, _middle_mean(gap, upper.any(0) | lower.any(0))])
-
-
-def response(true_change: Tensor, read_change: Tensor) -> float:
-    """Slope of read on true changes [N] through the origin; NaN where nothing changes."""
-    chosen = (true_change.abs() > LEAST_CHANGE) & read_change.isfinite()
-    wanted = true_change[chosen]
-    if not len(wanted):
-        return math.nan
-    return float((wanted * read_change[chosen]).sum() / (wanted**2).sum())
-
-
-def _middle_mean(heights: np.ndarray, present: np.ndarray) -> float:
-    """Mean of [W] heights over the middle of the present columns, over their width."""
-    columns = np.flatnonzero(present)
-    if not len(columns):
-        return 0.0
-    first, width = int(columns[0]), int(columns[-1]) - int(columns[0]) + 1
-    cut = int(width * (1 - _MIDDLE) / 2)
-    return float(heights[first + cut : first + width - cut].mean()) / width
 
 
 def _read_photos(options: ExpressionOptions, report: Report) -> Iterator[Face]:
@@ -423,66 +350,28 @@ def _keep(
 
 
 @dataclass(frozen=True)
-class Openings:
-    """Openings of many faces: true and read ones, [N, 3], and part IoUs [N, 8]."""
+class _Chosen:
+    """Some of the readings: openings and part IoUs [N, 8]."""
 
-    true: Tensor
-    read: Tensor
+    openings: Openings
     overlaps: Tensor
 
     @classmethod
-    def of(cls, readings: Readings, chosen: Sequence[int]) -> Openings:
-        """Of some of the readings."""
-        count = len(chosen)
-        return cls(
-            torch.stack([readings.faces[i].openings for i in chosen])
-            if count
-            else torch.zeros(0, 3),
-            torch.stack([readings.openings[i] for i in chosen]) if count else torch.zeros(0, 3),
-            torch.stack([readings.overlaps[i] for i in chosen]) if count else torch.zeros(0, 8),
-        )
+    def of(cls, readings: Readings, chosen: Sequence[int]) -> _Chosen:
+        """Those with these numbers."""
 
-    def line(self, columns: slice, low: float, high: float) -> dict[str, float]:
-        """Figures of the eyes or mouths whose true opening is in [low, high)."""
-        true, read = self.true[:, columns].flatten(), self.read[:, columns].flatten()
-        chosen = (true >= low) & (true < high) & read.isfinite()
-        true, read = true[chosen], read[chosen]
-        if not len(true):
-            return {"count": 0, "error": math.nan, "bias": math.nan, "as_such": math.nan}
-        return {
-            "count": len(true),
-            "true": float(true.mean()),
-            "error": float((read - true).abs().mean()),
-            "bias": float((read - true).mean()),
-            "as_such": float(((read >= low) & (read < high)).double().mean()),
-        }
+        def stacked(values: list[Tensor], width: int) -> Tensor:
+            return torch.stack(values) if values else torch.zeros(0, width)
 
-    def lines(self) -> dict[str, dict[str, float]]:
-        """Figures of closed and other eyes, open and other mouths."""
-        return {name: self.line(*line) for name, line in LINES.items()}
+        true = stacked([readings.faces[i].openings for i in chosen], len(APERTURES))
+        read = stacked([readings.openings[i] for i in chosen], len(APERTURES))
+        overlaps = stacked([readings.overlaps[i] for i in chosen], len(PART_NAMES))
+        return cls(Openings(true, read), overlaps)
 
     def iou(self, group: str) -> float:
         """Mean IoU of a part group over the faces whose mask has it."""
         columns = [PART_NAMES.index(name) for name in PART_GROUPS[group]]
         return float(self.overlaps[:, columns].nanmean())
-
-
-_HEADER = ("opening, % of width", "number", "true", "read", "mean error", "as such %")
-
-
-def _rows(lines: dict[str, dict[str, float]], suffix: str) -> list[tuple[str, ...]]:
-    return [
-        (
-            f"{name}{suffix}",
-            str(line["count"]),
-            percent(line["true"], 1),
-            percent(line["true"] + line["bias"], 1),
-            percent(line["error"], 1),
-            percent(line["as_such"], 0),
-        )
-        for name, line in lines.items()
-        if line["count"]
-    ]
 
 
 def _summarize_photos(report: Report, readings: Readings) -> None:
@@ -491,10 +380,10 @@ def _summarize_photos(report: Report, readings: Readings) -> None:
     for group in ORIGINS:
         chosen = [i for i, face in enumerate(readings.faces) if face.group == group]
         if chosen:
-            lines = Openings.of(readings, chosen).lines()
-            rows += _rows(lines, f", by {group}")
+            lines = _Chosen.of(readings, chosen).openings.lines()
+            rows += opening_rows(lines, f", by {group}")
             figures[group] = lines
-    report.tables.append(Table("photos", _HEADER, rows))
+    report.tables.append(Table("photos", HEADER, rows))
     report.figures["photos"] = figures
     masked = [i for i, face in enumerate(readings.faces) if face.group == "masks"]
     if masked:
@@ -502,7 +391,7 @@ def _summarize_photos(report: Report, readings: Readings) -> None:
         parts, shares = [], {}
         for name, wanted in (("open mouths", True), ("other mouths", False)):
             chosen = [i for i, flag in zip(masked, is_open, strict=True) if flag == wanted]
-            values = Openings.of(readings, chosen)
+            values = _Chosen.of(readings, chosen)
             shares[name] = {part: values.iou(part) for part in ("eyes", "upper lip", "lower lip")}
             parts.append((name, str(len(chosen)), *map(percent, shares[name].values())))
         header = ("IoU %", "photos", "eyes", "upper lip", "lower lip")
@@ -514,27 +403,32 @@ def _summarize_synthetic(report: Report, readings: Readings) -> None:
     """Tables and figures of the synthetic pictures."""
     number_of = {face.name: i for i, face in enumerate(readings.faces) if face.group == "before"}
     edited = [i for i, face in enumerate(readings.faces) if face.group != "before"]
-    everything = Openings.of(readings, edited)
-    unedited = Openings.of(readings, list(number_of.values()))
-    rows = _rows(everything.lines(), "") + _rows(unedited.lines(), ", unedited")
-    report.tables.append(Table("synthetic pictures", _HEADER, rows))
+    everything = _Chosen.of(readings, edited)
+    unedited = _Chosen.of(readings, list(number_of.values()))
+    rows = opening_rows(everything.openings.lines(), "") + opening_rows(
+        unedited.openings.lines(), ", unedited"
+    )
+    report.tables.append(Table("synthetic pictures", HEADER, rows))
     figures: dict[str, Any] = {
-        "edited": everything.lines(),
-        "unedited": unedited.lines(),
+        "edited": everything.openings.lines(),
+        "unedited": unedited.openings.lines(),
         "kinds": {},
     }
     kinds = []
     for kind in ("all", *sorted({readings.faces[i].group for i in edited})):
         chosen = [i for i in edited if kind in ("all", readings.faces[i].group)]
         paired = [i for i in chosen if readings.faces[i].before in number_of]
-        after = Openings.of(readings, paired)
-        before = Openings.of(readings, [number_of[readings.faces[i].before] for i in paired])
+        after = _Chosen.of(readings, paired)
+        before = _Chosen.of(readings, [number_of[readings.faces[i].before] for i in paired])
+        after, before = after.openings, before.openings
         true, read = after.true - before.true, after.read - before.read
-        values = Openings.of(readings, chosen)
+        values = _Chosen.of(readings, chosen)
         one = {
             "pictures": len(chosen),
-            "eye_error": float((values.read - values.true)[:, :2].abs().nanmean()),
-            "lip_error": float((values.read - values.true)[:, 2].abs().nanmean()),
+            "eye_error": float(
+                (values.openings.read - values.openings.true)[:, :2].abs().nanmean()
+            ),
+            "lip_error": float((values.openings.read - values.openings.true)[:, 2].abs().nanmean()),
             "eye_response": response(true[:, :2].flatten(), read[:, :2].flatten()),
             "lip_response": response(true[:, 2], read[:, 2]),
             "iou": {part: values.iou(part) for part in ("eyes", "upper lip", "lower lip")},

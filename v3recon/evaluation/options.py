@@ -180,3 +180,45 @@ class GeometryOptions(EvaluateOptions):
         for path in (self.scans, self.photos, self.meshes):
             if path is not None and not path.exists():
                 raise ValueError(f"{path}: no such file or folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexOptions(EvaluateOptions):
+    """What benchmarks on an index of photos share."""
+
+    photos: Path
+    """Folder of photos with an index.csv (file, source, subject, split, landmarks)."""
+    index: Path | None = None
+    """Another index of these photos. Default: index.csv in --photos."""
+    split: Literal["all", "train", "val", "test"] = "val"
+    """Rows that are evaluated; `test` once a release."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AflwFacesOptions(IndexOptions):
+    """AFLW: 21 points and visible inner points by yaw, closed eyes, open mouths."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CfpOptions(IndexOptions):
+    """CFP: 21 fixed points of real profiles, in percent of the face's height."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisibilityOptions(IndexOptions):
+    """AFLW's flags: turned away and covered landmarks told from visible ones."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityOptions(IndexOptions):
+    """Same person or another, by the shape's identity part, on pairs of photos."""
+
+    source: str = "lfw"
+    """Source of the index whose people have two photos; faces are found by the detector."""
+    pairs: Annotated[int, tyro.conf.arg(metavar="N")] = 300
+    """At most so many people (0: all)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkinOptions(IndexOptions):
+    """FairFace: color of the skin and faces not found, by annotated group."""
