@@ -90,3 +90,28 @@ def test_confidence_default_belongs_to_the_detector(monkeypatch):
     image = np.zeros((40, 40, 3), np.uint8)
     assert [face.score for face in detect_faces(image)] == [0.95]
     assert len(detect_faces(image, min_confidence=0.5)) == 2
+
+
+def group_photo(side: int, large: bool) -> tuple[np.ndarray, int]:
+    """24 megapixels with rows of faces of about `side` pixels, and how many."""
+    import cv2
+
+    head = astronaut()[:220, 130:330]  # its face's box is about 95 pixels wide
+    small = cv2.resize(head, None, fx=side / 95, fy=side / 95, interpolation=cv2.INTER_AREA)
+    photo = np.full((4000, 6000, 3), 120, np.uint8)
+    photo[:] = np.linspace(90, 160, 6000, dtype=np.uint8)[None, :, None]
+    places = [(300 + 900 * row, 250 + 950 * column) for row in range(4) for column in range(6)]
+    if large:
+        photo[1500:3700, 2000:4000] = cv2.resize(head, (2000, 2200))
+        places = [(y, x) for y, x in places if not (1300 < y and 1700 < x < 4100)]
+    for y, x in places:
+        photo[y : y + len(small), x : x + small.shape[1]] = small
+    return photo, len(places) + large
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_small_faces_of_a_group(large):
+    photo, count = group_photo(60, large)
+    faces = detect_faces(photo)
+    assert len(faces) == count
+    assert all(50 < float((face.box[2:] - face.box[:2]).max()) < 100 for face in faces[large:])

@@ -17,6 +17,8 @@ MAX_SIDE = 1024
 """Larger photos are searched in a copy of this size, and for small faces in a finer one."""
 MAX_SIDE_FINE = 2560
 """Size of that: of 24 megapixels, faces of 50 pixels are found."""
+SMALL_FACE = 60
+"""Faces below so many pixels of the coarse copy are told better by the fine one."""
 _SAME_FACE = 0.5
 """Boxes that share more of the smaller one are of one face."""
 
@@ -41,22 +43,34 @@ def detect(image_np: np.ndarray, device: str = "cpu", thorough: bool = True) -> 
     found = _detect_at(image_np, min(1.0, MAX_SIDE / longest), device)
     if thorough and longest > MAX_SIDE:
         fine = _detect_at(image_np, min(1.0, MAX_SIDE_FINE / longest), device)
-        found += [face for face in fine if not _known(face, found)]
+        found = _merged(found, fine, SMALL_FACE * longest / MAX_SIDE)
     return found
 
 
-def _known(face: Detection, found: list[Detection]) -> bool:
-    """Whether a box is of a face that was found already, or of a detail of it."""
-    if not found:
-        return False
-    others = torch.stack([other.box for other in found])
-    low = torch.maximum(others[:, :2], face.box[:2])
-    high = torch.minimum(others[:, 2:], face.box[2:])
-    shared = (high - low).clamp(min=0).prod(1)
-    areas = torch.cat([others, face.box[None]])
-    areas = (areas[:, 2:] - areas[:, :2]).clamp(min=0).prod(1)
-    smaller = torch.minimum(areas[:-1], areas[-1])
-    return bool((shared > _SAME_FACE * smaller).any())
+def _merged(found: list[Detection], fine: list[Detection], small: float) -> list[Detection]:
+    """Faces of the coarse search and those that the fine one adds.
+
+    Of a face that both have found the coarse one's box stays, unless it is smaller than `small`
+    and the fine search is surer of it.
+    """
+    merged = list(found)
+    for face in fine:
+        same = [number for number, other in enumerate(merged) if _shared(face, other) > _SAME_FACE]
+        if not same:
+            merged.append(face)
+        elif len(same) == 1:
+            other = merged[same[0]]
+            if float((other.box[2:] - other.box[:2]).max()) < small and face.score > other.score:
+                merged[same[0]] = face
+    return merged
+
+
+def _shared(one: Detection, other: Detection) -> float:
+    """Share of the smaller box that lies in the other one, a detail of it if need be."""
+    low = torch.maximum(one.box[:2], other.box[:2])
+    high = torch.minimum(one.box[2:], other.box[2:])
+    areas = [float((box[2:] - box[:2]).clamp(min=0).prod()) for box in (one.box, other.box)]
+    return float((high - low).clamp(min=0).prod()) / max(min(areas), 1e-9)
 
 
 def _detect_at(image_np: np.ndarray, scale: float, device: str) -> list[Detection]:
