@@ -15,7 +15,10 @@ COMMANDS = {
     "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),
     "prepare": ("v3recon.data.prepare", "photographs to training crops and targets"),
     "train": ("v3recon.training.run", "train a regressor (the same as train.py)"),
-    "evaluate": ("v3recon.cli.evaluate", "benchmarks: aflw2000, landmarks, parts"),
+    "evaluate": (
+        "v3recon.cli.evaluate",
+        "benchmarks, and the model card made of them",
+    ),
     "synthesize": ("v3recon.cli.synthesize", "synthetic expressions and poses with exact labels"),
 }
 

@@ -15,6 +15,7 @@ import tyro
 from v3recon.evaluation.options import (
     AflwFacesOptions,
     AflwOptions,
+    CardOptions,
     CfpOptions,
     EvaluateOptions,
     ExpressionOptions,
@@ -30,6 +31,7 @@ from v3recon.evaluation.options import (
 BENCHMARKS: dict[str, tuple[type[EvaluateOptions], str, str]] = {
     "aflw": (AflwFacesOptions, "v3recon.evaluation.aflw", "evaluate_aflw"),
     "aflw2000": (AflwOptions, "v3recon.evaluation.aflw2000", "evaluate_aflw2000"),
+    "card": (CardOptions, "v3recon.evaluation.card", "evaluate_card"),
     "cfp": (CfpOptions, "v3recon.evaluation.cfp", "evaluate_cfp"),
     "expressions": (
         ExpressionOptions,
@@ -86,8 +88,8 @@ def _run(name: str, argv: list[str]) -> int:
     options_class, module, function = BENCHMARKS[name]
     started = time.perf_counter()
     options = tyro.cli(options_class, args=argv, prog=f"v3recon evaluate {name}")
-    for path in (options.json, options.worst, getattr(options, "curve", None)):
-        _check_writable(path)
+    for key in ("json", "worst", "curve", "out"):
+        _check_writable(getattr(options, key, None))
     # Slow to import, and not needed to explain the flags.
     report, worst = getattr(importlib.import_module(module), function)(options)
     report.figures["seconds"] = time.perf_counter() - started

@@ -222,3 +222,21 @@ class IdentityOptions(IndexOptions):
 @dataclass(frozen=True, kw_only=True)
 class SkinOptions(IndexOptions):
     """FairFace: color of the skin and faces not found, by annotated group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions(IndexOptions):
+    """The model card: every benchmark for which there are photos, as one short page."""
+
+    out: Path | None = None
+    """Markdown file to write."""
+    scans: Path | None = None
+    """Head scans, as of `geometry`. Default: heads drawn from the face model."""
+    scan_photos: Path | None = None
+    """Photos of the scanned people."""
+    drawn: int = 20
+    """Drawn heads without --scans; 0 leaves geometry out."""
+    aflw2000: Path | None = None
+    """Folder of AFLW2000-3D; left out without it."""
+    aflw2000_points: Path | None = None
+    """Its re-annotated points, .npy."""
