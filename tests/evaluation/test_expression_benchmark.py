@@ -14,6 +14,7 @@ from PIL import Image
 
 from v3recon.cli.evaluate import main
 from v3recon.data.face_mesh import load_face_mesh
+from v3recon.evaluation.masked import labels_of_face
 from v3recon.evaluation.openings import (
     CLOSED_EYE,
     OPEN_MOUTH,
@@ -21,7 +22,6 @@ from v3recon.evaluation.openings import (
     openings_of_points,
     response,
 )
-from v3recon.evaluation.parts import labels_of_face
 from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
 from v3recon.reconstruct.faces import Reconstruction

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from v3recon.cli.evaluate import main
-from v3recon.evaluation.parts import (
+from v3recon.evaluation.masked import (
     labels_of_face,
     place_of_mask,
 )

@@ -18,8 +18,7 @@ from v3recon.evaluation.predict import (
     Case,
     FacePlace,
     landmarks_68_of,
-    load_reconstructor,
-    predict_cases,
+    run_cases,
 )
 from v3recon.evaluation.report import NO_FACE, Report, WorstCases, landmark_panels
 from v3recon.face_models.bfm import five_points
@@ -104,12 +103,10 @@ def reconstruct_marked(options: IndexOptions, source: str, report: Report) -> It
         raise ValueError(f"no photo of {source} has usable points, e.g. {report.unusable[0]}")
     report.figures["photos"] = len(faces)
     cases = [_case(options.photos, face, number) for number, face in enumerate(faces)]
-    outcomes = predict_cases(load_reconstructor(options), cases, options)
-    for outcome in tqdm(outcomes, total=len(cases), unit="photo", disable=None):
-        marked = faces[outcome.case.number]
+    for outcome in run_cases(cases, options, report):
         if outcome.face is None or outcome.image is None:
-            report.failures.append((marked.entry.file, outcome.failure))
             continue
+        marked = faces[outcome.case.number]
         fixed, outline = (points.double().cpu() for points in landmarks_68_of(outcome.face))
         yield Seen(marked, fixed, outline, outcome.face, outcome.image)
     failed = len(report.failures)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from v3recon.detection.crop import (
     CropTransform,
@@ -18,7 +19,7 @@ from v3recon.detection.crop import (
 )
 from v3recon.detection.detect import detect_faces
 from v3recon.evaluation.options import EvaluateOptions
-from v3recon.evaluation.report import NO_FACE
+from v3recon.evaluation.report import NO_FACE, Report
 from v3recon.face_models.landmarks import CONTOUR_68
 from v3recon.io.messages import one_line
 from v3recon.reconstruct.faces import Reconstruction
@@ -124,6 +125,24 @@ def predict_cases(
             outcomes[outcome.case.number] = outcome
         for case in cases[start : start + options.batch_size]:
             yield outcomes[case.number]
+
+
+def run_cases(
+    cases: Sequence[Case],
+    options: EvaluateOptions,
+    report: Report,
+    reconstructor: FaceReconstructor | None = None,
+) -> Iterator[Outcome]:
+    """`predict_cases` behind a progress bar; faces that fail are noted in the report.
+
+    Raises:
+        ValueError: if the network cannot be loaded.
+    """
+    outcomes = predict_cases(reconstructor or load_reconstructor(options), cases, options)
+    for outcome in tqdm(outcomes, total=len(cases), unit="photo", disable=None):
+        if outcome.face is None:
+            report.failures.append((outcome.case.name, outcome.failure))
+        yield outcome
 
 
 def landmarks_68_of(face: Reconstruction) -> tuple[Tensor, Tensor]:
