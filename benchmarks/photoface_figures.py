@@ -22,9 +22,9 @@ from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.fitting.photoface.expressions import LID_PAIRS, LIP_PAIRS
 from v3recon.fitting.photoface.landmark_sets import read_points
+from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.mesh import face_normals
-from v3recon.geometry.similarity import apply_affine_2d
 
 POINTS = 468
 FACE_PIXELS = 150.0  # size of the face in the crop, about that of ordinary crops

@@ -83,7 +83,7 @@ def plain_segmentation(decoded: Decoded, model: LinearFaceModel, size: int) -> t
     clip = to_clip(decoded.vertices, CAMERA)
     alone = [rasterize(clip, part, (size, size)).face_id >= 0 for part in model.part_faces]
     labels = torch.zeros(len(clip), size, size, dtype=torch.uint8)
-    normals = model.normals(decoded.shape) @ decoded.rotation
+    normals = model.normals(decoded.model_vertices) @ decoded.rotation
     for label in range(1, 9):
         fragments = rasterize(clip, model.faces, (size, size))
         visible = visible_vertices(fragments, model.faces, normals)

@@ -40,7 +40,7 @@ from v3recon.io.images import read_image, write_png
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor
 from v3recon.reconstruct.assets import find_assets
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.reconstruct.save import OutputChoice, write_face, write_obj
 from v3recon.reconstruct.segment import segment
@@ -132,7 +132,7 @@ def run(assets: Path, folder: Path, repeats: int) -> None:
     photo = np.ascontiguousarray(astronaut()[FACE])
     made = {}
     for backbone in ("resnet50", "mbnetv3"):
-        made[backbone] = FaceReconstructor.from_assets(
+        made[backbone] = FaceReconstructor.from_pretrained(
             assets, backbone=backbone, device="cpu", detector=None
         )
     network_rows(table, assets, made)
@@ -143,7 +143,7 @@ def run(assets: Path, folder: Path, repeats: int) -> None:
 
     def everything() -> None:  # into a new folder: replacing files makes ext4 wait for the disk
         out = folder / f"out{next(photos_done)}"
-        write_face(out, "face", reconstructor(photo)[0], photo, OutputChoice())
+        write_face(out, "face", reconstructor(photo)[0])
 
     table.row("all outputs, resnet50", everything, asked="150", reference="1187")
     own_weights_rows(table)
@@ -170,20 +170,20 @@ def network_rows(table: Table, assets: Path, made: dict[str, FaceReconstructor])
             )
 
 
-def product_rows(table: Table, face: Reconstruction, photo: np.ndarray, folder: Path) -> None:
+def product_rows(table: Table, face: Face, photo: np.ndarray, folder: Path) -> None:
     """What is made of a reconstructed face."""
     choice = OutputChoice()
-    appearance, segmentation = make_appearance(face), segment(face)
+    appearance, parts = make_appearance(face.batch), segment(face)
     colors = appearance.colors[0]
     texture = extract_texture(face, photo, choice.texture_size)
     table.row("seg + seg_visible", lambda: segment(face), asked="6", reference="45")
-    shape, model = face.decoded.shape, face.model
+    shape, model = face.decoded.model_vertices, face.model
     table.row(
         "vertex normals",
         lambda: posed_normals(face.decoded, model),
         plain=lambda: model.normals(shape) @ face.decoded.rotation,
     )
-    table.row("normals, visibility, model colours", lambda: make_appearance(face))
+    table.row("normals, visibility, model colours", lambda: make_appearance(face.batch))
     table.row(
         "texture extraction at 1024",
         lambda: extract_texture(face, photo, choice.texture_size),
@@ -199,9 +199,9 @@ def product_rows(table: Table, face: Reconstruction, photo: np.ndarray, folder: 
     )
     table.row(
         "OBJ with uv, material and texture",
-        lambda: write_obj(folder / "b.obj", face, texture=texture.texture[0]),
+        lambda: write_obj(folder / "b.obj", face, texture=texture.texture),
     )
-    sheet_arguments = (face, photo, choice, segmentation, appearance)
+    sheet_arguments = (face, photo, choice, parts, appearance)
     sheet = draw_sheet(*sheet_arguments)
     table.row("contact sheet drawn", lambda: draw_sheet(*sheet_arguments))
     level = [cv2.IMWRITE_PNG_COMPRESSION, 1]  # zlib's fastest
@@ -212,11 +212,11 @@ def product_rows(table: Table, face: Reconstruction, photo: np.ndarray, folder: 
     )
     table.row(
         "values and arrays",
-        lambda: (face_values(face, choice), face_arrays(face, choice, segmentation, appearance)),
+        lambda: (face_values(face, choice), face_arrays(face, choice, parts, appearance)),
     )
 
 
-def write_plain_obj(path: Path, face: Reconstruction, colors: torch.Tensor) -> None:
+def write_plain_obj(path: Path, face: Face, colors: torch.Tensor) -> None:
     """The lines of `write_obj`, one f-string each."""
     vertices = torch.cat([face.decoded.vertices[0], colors], 1).tolist()
     with path.open("w") as file:
@@ -226,7 +226,7 @@ def write_plain_obj(path: Path, face: Reconstruction, colors: torch.Tensor) -> N
 
 def own_weights_rows(table: Table) -> None:
     """PhotoFace and the weights in the package: network and decoding of one crop."""
-    own = FaceReconstructor.from_assets(device="cpu", detector=None)
+    own = FaceReconstructor.from_pretrained(device="cpu", detector=None)
     loaded = load_checkpoint(find_assets().weights).regressor
     crop = torch.rand(1, 3, loaded.input_size, loaded.input_size)
 
@@ -248,12 +248,12 @@ def run_large(assets: Path, photo: Path, folder: Path) -> None:
     import timm  # noqa: F401
 
     base = peak_memory()
-    detecting = FaceReconstructor.from_assets(assets, device="cpu")
+    detecting = FaceReconstructor.from_pretrained(assets, device="cpu")
 
     def process(name: str) -> None:
         image = read_image(photo)
         for index, one in enumerate(detecting(image)):
-            write_face(folder / name, f"face{index}", one, image, OutputChoice())
+            write_face(folder / name, f"face{index}", one)
 
     process("first")  # with what is made once, as the layout of the texture
     peak = peak_memory() - base

@@ -21,7 +21,7 @@ from v3recon.face_models.parts import color_table
 from v3recon.geometry.camera import to_clip
 from v3recon.io.images import read_image
 from v3recon.io.photo_files import list_photos
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.reconstruct.segment import segment
 from v3recon.reconstruct.texture import make_appearance
@@ -54,7 +54,7 @@ def hard_pictures(photo: np.ndarray) -> list[np.ndarray]:
     return [glasses, covered, blue, tiny, dark]
 
 
-def column(picture: np.ndarray, face: Reconstruction | None) -> np.ndarray:
+def column(picture: np.ndarray, face: Face | None) -> np.ndarray:
     """Picture, shape and parts [3 S, S, 3]; the picture thrice where no face was found."""
     if face is None:
         return np.concatenate([picture] * 3)
@@ -62,8 +62,8 @@ def column(picture: np.ndarray, face: Reconstruction | None) -> np.ndarray:
     labels = segment(face).labels
     colors = color_table().numpy()[labels]
     parts = np.where(labels[..., None] > 0, picture // 2 + colors // 2, picture)
-    appearance = make_appearance(face)
-    from_crop = face.crop.inverse_matrix.to(face.points_2d)[None]
+    appearance = make_appearance(face.batch)
+    from_crop = face.batch.crop.inverse_matrix.to(face.points_photo)
     clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
     fragments = rasterize(clip, face.model.faces, size)
     shape, mask = render_shape(appearance.normals, fragments, face.model.faces)
@@ -92,10 +92,10 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
     arguments = parser.parse_args()
-    reconstructor = FaceReconstructor.from_assets(weights=arguments.weights)
+    reconstructor = FaceReconstructor.from_pretrained(weights=arguments.weights)
     reconstructor = replace(reconstructor, max_faces=1)
     photo = read_image(Path(__file__).parent.parent / "examples" / "astronaut.jpg")
-    face = reconstructor(photo)[0].points_2d.numpy()
+    face = reconstructor(photo)[0].points_photo.numpy()
     low, high = face.min(0), face.max(0)
     half = int(0.85 * (high - low).max())
     x, y = ((low + high) / 2).astype(int)

@@ -109,13 +109,13 @@ class Decoded:
     """Geometry of a batch of faces (see `v3recon.decode.decode`).
 
     Attributes:
-        shape: [B, V, 3] unposed vertices, model frame, decimetres.
-        rotation: [B, 3, 3], acts on row vectors: posed = shape @ rotation + trans.
+        model_vertices: [B, V, 3] unposed vertices, model frame, decimetres.
+        rotation: [B, 3, 3], acts on row vectors: vertices = model_vertices @ rotation + trans.
         vertices: [B, V, 3] posed vertices, world frame, decimetres.
         points_2d: [B, V, 2] projected vertices, crop pixels (x right, y down).
     """
 
-    shape: Tensor
+    model_vertices: Tensor
     rotation: Tensor
     vertices: Tensor
     points_2d: Tensor

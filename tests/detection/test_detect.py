@@ -80,7 +80,7 @@ def test_wrong_names(monkeypatch):
     image = np.zeros((40, 40, 3), np.uint8)
     with pytest.raises(ValueError, match="choose from mtcnn, retinaface"):
         detect_faces(image, "haar")
-    with pytest.raises(ValueError, match="needs weights"):
+    with pytest.raises(ValueError, match="needs assets"):
         detect_faces(image, "retinaface")
 
 

@@ -24,7 +24,7 @@ from v3recon.evaluation.openings import (
 )
 from v3recon.face_models.load import load_face_model
 from v3recon.io.images import read_image
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 
 CLASS_OF_LABEL = np.array([0, 5, 4, 7, 6, 2, 11, 12, 1], np.uint8)
@@ -79,8 +79,8 @@ def test_response_is_the_slope_of_what_changes():
 
 
 @pytest.fixture(scope="module")
-def face(random_weights, example_photo) -> Reconstruction:
-    reconstructor = FaceReconstructor.from_assets(weights=random_weights, device="cpu")
+def face(random_weights, example_photo) -> Face:
+    reconstructor = FaceReconstructor.from_pretrained(weights=random_weights, device="cpu")
     return reconstructor(read_image(example_photo))[0]
 
 

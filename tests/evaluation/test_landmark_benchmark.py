@@ -80,7 +80,7 @@ def test_own_points_by_the_detector_have_no_error(folder, tmp_path, random_weigh
     from v3recon.io.images import read_image
     from v3recon.reconstruct.reconstructor import FaceReconstructor
 
-    reconstructor = FaceReconstructor.from_assets(weights=random_weights, device="cpu")
+    reconstructor = FaceReconstructor.from_pretrained(weights=random_weights, device="cpu")
     fixed, _ = landmarks_68_of(reconstructor(read_image(example_photo))[0])
     (folder / "b.jpg").unlink()
     _write_pts(folder / "a.pts", fixed.numpy())

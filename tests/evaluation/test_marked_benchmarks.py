@@ -36,7 +36,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 @pytest.fixture(scope="module")
 def reconstructor(random_weights) -> FaceReconstructor:
-    return FaceReconstructor.from_assets(weights=random_weights, detector="mtcnn", device="cpu")
+    return FaceReconstructor.from_pretrained(weights=random_weights, detector="mtcnn", device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from v3recon.evaluation.masked import (
 )
 from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, read_classes
 from v3recon.io.images import read_image
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.reconstruct.segment import part_overlaps
 
@@ -25,8 +25,8 @@ CLASS_OF_LABEL[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())
 
 
 @pytest.fixture(scope="module")
-def face(random_weights, example_photo) -> Reconstruction:
-    reconstructor = FaceReconstructor.from_assets(weights=random_weights, device="cpu")
+def face(random_weights, example_photo) -> Face:
+    reconstructor = FaceReconstructor.from_pretrained(weights=random_weights, device="cpu")
     return reconstructor(read_image(example_photo))[0]
 
 

@@ -58,7 +58,7 @@ def test_golden_marched_landmarks(golden):
     model = golden_model(golden)
     coeffs = FaceCoeffs.from_tensor(golden["coeffs"])
     decoded = decode(coeffs, model, CAMERA)
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model, CAMERA)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model, CAMERA)
     points = landmark_points(decoded.points_2d, marched_landmarks_106(contour, model))
     expected = golden["ldm106_2d_xy_up"].clone()
     expected[..., 1] = 223 - expected[..., 1]
@@ -67,7 +67,7 @@ def test_golden_marched_landmarks(golden):
 
 def test_twin_of_a_plain_loop(model, posed):
     coeffs, decoded = posed
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model)
     upright = FaceCoeffs(
         *(getattr(coeffs, key) for key in ("id", "exp", "alb")),
         coeffs.angle * torch.tensor([1.0, 1, 0]),
@@ -87,7 +87,7 @@ def test_twin_of_a_plain_loop(model, posed):
 def test_contour_marches_toward_the_far_cheek(model, posed):
     """Turned away, the silhouette moves inward on that side, toward the middle of the face."""
     coeffs, decoded = posed
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model)
     x = model.mean_shape[contour][..., 0]  # [3, 33]
     right_side, left_side = slice(17, 30), slice(3, 16)
     assert (x[1, right_side] < x[0, right_side]).all(), "nose to the right hides the right cheek"
@@ -96,7 +96,7 @@ def test_contour_marches_toward_the_far_cheek(model, posed):
 
 def test_jaw_of_the_68_set_takes_every_other_point(model, posed):
     coeffs, decoded = posed
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model)
     marched = marched_landmarks_68(contour, model)
     assert marched.shape == (3, 68)
     assert torch.equal(marched[:, :17], contour[:, ::2])
@@ -107,10 +107,12 @@ def test_jaw_of_the_68_set_takes_every_other_point(model, posed):
 
 def test_batch_of_three_is_three_batches_of_one(model, posed):
     coeffs, decoded = posed
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model)
     for face in range(3):
         one = slice(face, face + 1)
-        alone = march_contour(decoded.shape[one], decoded.rotation[one], coeffs.trans[one], model)
+        alone = march_contour(
+            decoded.model_vertices[one], decoded.rotation[one], coeffs.trans[one], model
+        )
         assert torch.equal(alone[0], contour[face])
 
 
@@ -119,6 +121,6 @@ def test_marched_points_have_a_gradient(model):
     id_coeffs = coeffs.id.clone().requires_grad_()
     coeffs = FaceCoeffs(id_coeffs, coeffs.exp, coeffs.alb, coeffs.angle, coeffs.sh, coeffs.trans)
     decoded = decode(coeffs, model, CAMERA)
-    contour = march_contour(decoded.shape, decoded.rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, decoded.rotation, coeffs.trans, model)
     landmark_points(decoded.points_2d, contour).sum().backward()
     assert id_coeffs.grad is not None and id_coeffs.grad.abs().sum() > 0

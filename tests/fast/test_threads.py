@@ -122,7 +122,6 @@ def test_the_users_choice_stays(monkeypatch):
 
 def test_the_program_can_still_choose():
     """The module must not import torch, which reads the environment only once."""
-    code = (
-        "import sys, v3recon.reconstruct, v3recon._fast.threads; sys.exit('torch' in sys.modules)"
-    )
+    modules = "sys, v3recon.cli.reconstruct, v3recon._fast.threads"
+    code = f"import {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

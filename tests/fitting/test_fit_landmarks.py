@@ -5,9 +5,9 @@ import torch
 
 from v3recon.face_models.photoface import load_photoface
 from v3recon.fitting.fit_landmarks import fit_landmarks
+from v3recon.geometry.affine2d import apply_affine_2d, invert_affine_2d
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix
-from v3recon.geometry.similarity import apply_affine_2d, invert_affine_2d
 
 CAMERA = Camera()
 

@@ -5,13 +5,9 @@ import pytest
 import torch
 from scipy.optimize import least_squares
 
+from v3recon.geometry.affine2d import apply_affine_2d, invert_affine_2d
 from v3recon.geometry.rotation import axis_angle_to_matrix, euler_to_matrix
-from v3recon.geometry.similarity import (
-    apply_affine_2d,
-    invert_affine_2d,
-    solve_scaled_pose,
-    solve_similarity,
-)
+from v3recon.geometry.similarity import solve_scaled_pose, solve_similarity
 
 FIVE_POINTS = torch.tensor(
     [[-32, 30, 20], [33, 28, 20], [0, -5, 60], [-25, -50, 30], [24, -50, 30]], dtype=torch.float64

@@ -25,7 +25,7 @@ from v3recon.reconstruct.texture import extract_texture, make_appearance
 @pytest.fixture(scope="module")
 def finding(official_assets) -> FaceReconstructor:
     """Its weights are random: what it says of turned photos means nothing."""
-    return FaceReconstructor.from_assets(
+    return FaceReconstructor.from_pretrained(
         official_assets, backbone="mbnetv3", device="cpu", find_turned=False
     )
 
@@ -56,11 +56,11 @@ def test_aligned_crop_goes_through_unchanged(aligned, official_assets, crop):
         coeffs = network(batch)
         decoded = decode(coeffs, aligned.model, aligned.camera)
     torch.testing.assert_close(face.coeffs.to_tensor(), coeffs.to_tensor(), atol=2e-5, rtol=1e-4)
-    torch.testing.assert_close(face.points_2d, decoded.points_2d[0], atol=1e-2, rtol=0)
+    torch.testing.assert_close(face.points_photo, decoded.points_2d[0], atol=1e-2, rtol=0)
     model = aligned.model
-    torch.testing.assert_close(face.landmarks_68, face.points_2d[model.landmarks_68])
-    torch.testing.assert_close(face.landmarks_106, face.points_2d[model.landmarks_106])
-    torch.testing.assert_close(face.landmarks_134, face.points_2d[model.landmarks_134])
+    torch.testing.assert_close(face.landmarks_68, face.points_photo[model.landmarks_68])
+    torch.testing.assert_close(face.landmarks_106, face.points_photo[model.landmarks_106])
+    torch.testing.assert_close(face.landmarks_134, face.points_photo[model.landmarks_134])
     torch.testing.assert_close(face.landmarks_106_2d[33:], face.landmarks_106[33:])
     assert face.detection is None and face.image_size == (224, 224)
     torch.testing.assert_close(face.angle_degrees, coeffs.angle[0] * 57.29578, atol=1e-2, rtol=0)
@@ -70,7 +70,7 @@ def test_aligned_photo_of_another_size_maps_back(aligned, crop):
     stretched = cv2.resize(crop, (448, 112), interpolation=cv2.INTER_AREA)
     (face,) = aligned(stretched)
     expected = (face.decoded.points_2d[0] + 0.5) * torch.tensor([2.0, 0.5]) - 0.5
-    torch.testing.assert_close(face.points_2d, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(face.points_photo, expected, atol=1e-3, rtol=0)
 
 
 def test_batch_equals_single_photos(aligned, crop):
@@ -78,7 +78,7 @@ def test_batch_equals_single_photos(aligned, crop):
     together = replace(aligned, batch_size=2).reconstruct_photos(photos)
     for photo, faces in zip(photos, together, strict=True):
         (one,) = aligned(photo)
-        torch.testing.assert_close(faces[0].points_2d, one.points_2d, atol=1e-2, rtol=1e-4)
+        torch.testing.assert_close(faces[0].points_photo, one.points_photo, atol=1e-2, rtol=1e-4)
         torch.testing.assert_close(
             faces[0].landmarks_106_2d, one.landmarks_106_2d, atol=1e-2, rtol=1e-4
         )
@@ -99,8 +99,12 @@ def test_faces_of_several_photos_stay_with_their_photo(finding, crop):
 
 
 def test_no_faces_at_all(finding):
-    assert finding.reconstruct_photos([]) == []
-    assert finding(np.zeros((50, 50, 3), np.uint8)) == []
+    assert finding.reconstruct_photos([]) == finding([]) == []
+    faces = finding(np.zeros((50, 60, 3), np.uint8))
+    assert len(faces) == 0 and list(faces) == [] and faces.save("nowhere") == []
+    assert faces.landmarks_106_2d.shape == (0, 106, 2) and faces.vertices.shape[0] == 0
+    assert faces.parts().masks.shape == (0, 8, 50, 60)
+    assert faces.texture(64).texture.shape == (0, 64, 64, 3)
 
 
 def test_second_pass_crops_by_its_own_landmarks(finding, monkeypatch):
@@ -197,13 +201,8 @@ def test_large_faces_are_segmented_in_place(aligned, crop):
     large_photo = cv2.resize(crop, None, fx=8, fy=8, interpolation=cv2.INTER_NEAREST)
     (face,) = aligned(crop)
     scale = torch.tensor([[0.125, 0, -0.4375], [0, 0.125, -0.4375]], dtype=torch.float64)
-    moved = replace(
-        face,
-        crop=type(face.crop)(scale),
-        image_size=large_photo.shape[:2],
-        points_2d=(face.points_2d + 0.5) * 8 - 0.5,
-    )
-    large = segment(moved)
+    moved = replace(face.batch, crop=type(face.crop)(scale[None]), image_size=large_photo.shape[:2])
+    large = segment(moved[0])
     assert large.labels.shape == (1792, 1792)
     centres = large.labels[4::8, 4::8]
     assert (centres != small.labels).mean() < 0.01
@@ -211,25 +210,25 @@ def test_large_faces_are_segmented_in_place(aligned, crop):
 
 def test_face_outside_of_the_photo_segments_to_nothing(aligned, crop):
     (face,) = aligned(crop)
-    away = replace(face, points_2d=face.points_2d + 1e4)
-    found = segment(away)
+    away = face.crop.matrix[None] - 1e4 * torch.tensor([[0, 0, 1.0]])
+    found = segment(replace(face.batch, crop=type(face.crop)(away))[0])
     assert found.labels.shape == (224, 224) and found.labels.max() == 0
 
 
 def test_texture_and_meshes(aligned, crop, tmp_path):
     (face,) = aligned(crop)
     texture = extract_texture(face, crop, 64)
-    assert texture.texture.shape == (1, 64, 64, 3)
+    assert texture.texture.shape == (64, 64, 3)
     with pytest.raises(ValueError, match="photo"):
         extract_texture(face, crop[:100], 64)
-    colors = make_appearance(face).colors[0]
+    colors = make_appearance(face.batch).colors[0]
     write_obj(tmp_path / "a.obj", face, colors=colors)
     found = read_obj(tmp_path / "a.obj")
     np.testing.assert_allclose(found.vertices, face.decoded.vertices[0], atol=1e-6)
     np.testing.assert_array_equal(found.faces, face.model.faces)
     assert found.colors is not None
     np.testing.assert_allclose(found.colors, colors, atol=1e-6)
-    write_obj(tmp_path / "b.obj", face, texture=texture.texture[0])
+    write_obj(tmp_path / "b.obj", face, texture=texture.texture)
     assert read_obj(tmp_path / "b.obj").material_library == "b.mtl"
 
 
@@ -243,8 +242,8 @@ def test_mean_five_points_are_in_order(aligned):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"assets_dir": "nowhere"}, "no such folder"),
-        ({"face_model": "bfm"}, "needs --assets"),
+        ({"source": "nowhere"}, "no such folder"),
+        ({"face_model": "bfm"}, "needs a folder of assets"),
         ({"weights": "none.pth"}, "none.pth: no such file"),
         ({"backbone": "resnet50"}, "resnet50"),
     ],
@@ -261,7 +260,9 @@ def test_missing_official_network_is_named(official_assets):
     with pytest.raises(ValueError, match="official networks are"):
         find_assets(official_assets, backbone="vgg")
     with pytest.raises(ValueError, match="retinaface"):
-        FaceReconstructor.from_assets(official_assets, backbone="mbnetv3", detector="retinaface")
+        FaceReconstructor.from_pretrained(
+            official_assets, backbone="mbnetv3", detector="retinaface"
+        )
 
 
 def test_devices():
@@ -286,7 +287,7 @@ def test_writing_gives_threads_back(aligned, crop, tmp_path, monkeypatch):
     try:
         torch.set_num_threads(2)
         with pytest.raises(OSError, match="disk is full"):
-            outputs.write_face(tmp_path, "face", face, crop, outputs.OutputChoice())
+            outputs.write_face(tmp_path, "face", face)
         assert inside == [(1, opencv)]
         assert (torch.get_num_threads(), cv2.getNumThreads()) == (2, opencv)
     finally:

@@ -50,8 +50,8 @@ def test_judge_gives_the_reason(face, photoface):
     picture, labels = make_expression(face, edited, photoface, [0])
     before = shrink(face.canvas)
     shapes = {
-        "right": edited.decoded.shape[0, :POINT_COUNT].numpy(),
-        "unchanged": face.decoded.shape[0, :POINT_COUNT].numpy(),
+        "right": edited.decoded.model_vertices[0, :POINT_COUNT].numpy(),
+        "unchanged": face.decoded.model_vertices[0, :POINT_COUNT].numpy(),
         "none": None,
     }
     states = measure_states(shapes["unchanged"])

@@ -8,7 +8,7 @@ here they are called as they are, without a compiler and without tracing.
 from __future__ import annotations
 
 import itertools
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,11 @@ class PackedConv(nn.Module):
         self._bias = None if conv.bias is None else conv.bias.detach()
         self._weight = conv.weight.detach(), False  # one object: threads see weight and flag agree
         self._activation = activation
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State for pickles and copies: the weight as it was, its layout is this processor's."""
+        weight, packed = self._weight
+        return {**self.__dict__, "_weight": (weight.to_dense() if packed else weight, False)}
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] float32 to [B, C', H', W'], channels last in memory; no gradient."""

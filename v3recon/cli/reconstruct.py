@@ -311,7 +311,7 @@ def _load_processor(
     from v3recon.reconstruct.reconstructor import FaceReconstructor
     from v3recon.reconstruct.save import OutputChoice, output_names, write_face
 
-    reconstructor = FaceReconstructor.from_assets(
+    reconstructor = FaceReconstructor.from_pretrained(
         config.assets,
         face_model=config.face_model,
         weights=config.weights,
@@ -344,12 +344,12 @@ def _load_processor(
             else:
                 summary.failed.append((batch[0][0], _one_line(error)))
             return
-        for (path, image), faces in zip(batch, found, strict=True):
+        for (path, _), faces in zip(batch, found, strict=True):
             try:
                 for index, face in enumerate(faces):
                     name = names[path] if index == 0 else f"{names[path]}_face{index + 1}"
                     folder = config.savepath / names[path]
-                    write_face(folder, name, face, image, choice, config.rasterizer)
+                    write_face(folder, name, face, choice)
             except Exception as error:
                 summary.failed.append((path, _one_line(error)))
                 continue

@@ -18,9 +18,9 @@ from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import color_table
+from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
-from v3recon.geometry.similarity import apply_affine_2d
 from v3recon.io.images import write_png
 from v3recon.reconstruct.sheet import Panel, contact_sheet
 from v3recon.render.interpolate import interpolate
@@ -135,7 +135,7 @@ def draw_face(
     """
     with torch.no_grad():
         decoded = decode(coeffs, look.model, look.camera)
-        normals = look.model.normals(decoded.shape) @ decoded.rotation
+        normals = look.model.normals(decoded.model_vertices) @ decoded.rotation
         gray = gray_shading(normals).clamp(0, 1)
         if colors is None:
             drawn = gray
@@ -169,8 +169,9 @@ def _doubled(matrix: Tensor) -> Tensor:
 def _turned(look: Look, pitch: float, yaw: float) -> dict[str, Tensor]:
     """Pose blocks that turn the face about the middle of the mean face, degrees."""
     angle = torch.deg2rad(torch.tensor([[pitch, yaw, 0.0]]))
-    shape = decode(FaceCoeffs.zeros(1, look.model.sizes), look.model, look.camera).shape[0]
-    middle = (shape.amin(0) + shape.amax(0)) / 2
+    mean = decode(FaceCoeffs.zeros(1, look.model.sizes), look.model, look.camera)
+    vertices = mean.model_vertices[0]
+    middle = (vertices.amin(0) + vertices.amax(0)) / 2
     return {"angle": angle[0], "trans": middle - middle @ euler_to_matrix(angle)[0]}
 
 
@@ -275,7 +276,7 @@ def _draw_checks(look: Look, coeffs: FaceCoeffs) -> Image:
     model, size = look.model, look.size
     with torch.no_grad():
         decoded = decode(coeffs, model, look.camera)
-        normals = model.normals(decoded.shape) @ decoded.rotation
+        normals = model.normals(decoded.model_vertices) @ decoded.rotation
         clip = to_clip(decoded.vertices, look.camera, (size, size), look.from_crop)
         fragments = rasterize(clip, model.faces, (size, size))
         values = torch.cat([model.uv_coords[None], gray_shading(normals)[..., :1]], 2)

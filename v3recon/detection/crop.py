@@ -16,8 +16,15 @@ from PIL import Image
 from torch import Tensor
 
 from v3recon.face_models.bfm import five_points
+from v3recon.geometry.affine2d import (
+    affine_scale_2d,
+    apply_affine_2d,
+    compose_affine_2d,
+    invert_affine_2d,
+    resize_affine_2d,
+)
 from v3recon.geometry.camera import Camera
-from v3recon.geometry.similarity import apply_affine_2d, invert_affine_2d, solve_scaled_pose
+from v3recon.geometry.similarity import solve_scaled_pose
 from v3recon.types import Detection
 
 POS_FACE_SCALE = 102.0
@@ -34,31 +41,31 @@ _BOX_SCALE = 0.811
 
 @dataclass(frozen=True)
 class CropTransform:
-    """Affine map between a photo and its crop frame; exactly invertible.
+    """Affine map between a photo and its crop frame, or N of them; exactly invertible.
 
     Attributes:
-        matrix: [2, 3] float64, photo pixels to crop pixels.
+        matrix: [2, 3] or [N, 2, 3] float64, photo pixels to crop pixels.
     """
 
     matrix: Tensor
 
     def to_crop(self, points: Tensor) -> Tensor:
-        """Photo pixels [..., N, 2] to crop pixels."""
+        """Photo pixels [..., L, 2] to crop pixels."""
         return _apply(points, self.matrix)
 
     def from_crop(self, points: Tensor) -> Tensor:
-        """Crop pixels [..., N, 2] to photo pixels."""
+        """Crop pixels [..., L, 2] to photo pixels."""
         return _apply(points, self.inverse_matrix)
 
     @property
     def inverse_matrix(self) -> Tensor:
-        """[2, 3] float64, crop pixels to photo pixels."""
+        """Of the shape of `matrix`, crop pixels to photo pixels."""
         return invert_affine_2d(self.matrix)
 
     @property
     def scale(self) -> float:
-        """Crop pixels per photo pixel."""
-        return float(torch.linalg.det(self.matrix[:, :2]).abs().sqrt())
+        """Crop pixels per photo pixel, of one crop."""
+        return float(affine_scale_2d(self.matrix))
 
 
 def crop_of_five_points(points: Tensor, points_3d: Tensor, camera: Camera) -> CropTransform:
@@ -125,8 +132,7 @@ def widened(crop: CropTransform, factor: float, camera: Camera) -> CropTransform
 def crop_of_photo(width: int, height: int, camera: Camera) -> CropTransform:
     """The whole photo stretched to the crop frame, for photos that are aligned crops already."""
     size = camera.image_size
-    scale = torch.tensor([size / width, size / height], dtype=torch.float64)
-    return CropTransform(torch.cat([scale.diag(), ((scale - 1) / 2)[:, None]], 1))
+    return CropTransform(resize_affine_2d((size / width, size / height)))
 
 
 def crop_of_detection(
@@ -193,9 +199,7 @@ def input_matrix(matrix: Tensor, size: int, camera: Camera) -> Tensor:
     The input covers the same square as the frame, so corners agree, not the first pixels'
     centres.
     """
-    ratio = size / camera.image_size
-    shift = torch.tensor([[0.0, 0.0, 1.0]], dtype=matrix.dtype) * (ratio - 1) / 2
-    return matrix * ratio + shift
+    return compose_affine_2d(resize_affine_2d(size / camera.image_size).to(matrix), matrix)
 
 
 def crop_image(image_np: np.ndarray, matrix: Tensor | np.ndarray, size: int) -> np.ndarray:
@@ -248,8 +252,7 @@ def resize_crop(image_np: np.ndarray, size: int) -> np.ndarray:
 
 
 def _apply(points: Tensor, matrix: Tensor) -> Tensor:
-    flat = points.reshape(1, -1, 2).double()
-    return apply_affine_2d(flat, matrix[None].to(flat.device)).reshape(points.shape).to(points)
+    return apply_affine_2d(points.double(), matrix.to(points.device)).to(points)
 
 
 def _similarity(ratio: float, offset: Tensor) -> CropTransform:

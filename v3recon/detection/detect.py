@@ -47,8 +47,7 @@ def detect_faces(
         found = mtcnn.detect(image_np, device, thorough)
     elif weights is None:
         raise ValueError(
-            f"detector 'retinaface' needs weights: --assets with {retinaface.WEIGHTS_FILE}; "
-            "or use detector 'mtcnn'"
+            f"detector: 'retinaface' needs assets with {retinaface.WEIGHTS_FILE}; or use 'mtcnn'"
         )
     else:
         found = retinaface.detect(image_np, weights, min_confidence, device)

@@ -27,7 +27,7 @@ from v3recon.evaluation.report import Report, WorstCases, landmark_panels, parts
 from v3recon.face_models.bfm import five_points
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.images import read_image
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face as FoundFace
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.reconstruct.segment import part_overlaps
 from v3recon.reconstruct.sheet import Panel
@@ -126,7 +126,7 @@ def _keep(
     readings: Readings,
     face: Face,
     outcome: Outcome,
-    found: Reconstruction,
+    found: FoundFace,
     report: Report,
     worst: WorstCases,
 ) -> None:
@@ -149,7 +149,7 @@ def _keep(
     for k, aperture in enumerate(APERTURES):
         row |= {f"{aperture}, true": float(face.openings[k]), f"{aperture}, read": float(read[k])}
     if face.group == DETECTIONS and found.model.name == "photoface":
-        seen = found.points_2d[torch.from_numpy(load_face_mesh().landmarks_68)].double().cpu()
+        seen = found.points_photo[torch.from_numpy(load_face_mesh().landmarks_68)].double().cpu()
         assert face.points is not None
         again = openings_of_points(seen[None], face.points[None])[0]
         readings.add(replace(face, group=SAME_VERTICES), again, overlaps)

@@ -40,7 +40,7 @@ from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_files import list_photos
 from v3recon.io.scan import SCAN_SUFFIXES, SEVEN_OF_68, Scan, read_scan
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 
 MEAN, FIT, ONE_VIEW, ALL_VIEWS, OTHER = (
@@ -301,7 +301,7 @@ def _add_photos(
 
 def _reconstruct_drawn(
     drawn: DrawnHead, reconstructor: FaceReconstructor, options: GeometryOptions
-) -> Iterator[tuple[str, Reconstruction | None]]:
+) -> Iterator[tuple[str, Face | None]]:
     cases = []
     for number_, (picture, points) in enumerate(zip(drawn.pictures, drawn.landmarks, strict=True)):
         place = FacePlace(torch.cat([points.amin(0), points.amax(0)]), five_points(points))

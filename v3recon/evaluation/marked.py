@@ -25,7 +25,7 @@ from v3recon.face_models.bfm import five_points
 from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_index import HandPoints, PhotoEntry, read_photo_index, read_points
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 
 
@@ -64,7 +64,7 @@ class Seen:
     marked: MarkedFace
     fixed: Tensor
     outline: Tensor
-    face: Reconstruction
+    face: Face
     image: np.ndarray
 
 
@@ -122,7 +122,7 @@ def reconstruct_photos(
     entries: Sequence[PhotoEntry],
     batch_size: int,
     report: Report,
-) -> Iterator[tuple[PhotoEntry, np.ndarray, Reconstruction]]:
+) -> Iterator[tuple[PhotoEntry, np.ndarray, Face]]:
     """The middle face of photos without marks, found by the detector; failures to the report."""
     with tqdm(total=len(entries), unit="photo", disable=None) as progress:
         for start in range(0, len(entries), batch_size):
@@ -177,7 +177,7 @@ def _case(folder: Path, face: MarkedFace, number: int) -> Case:
     return Case(face.entry.file, partial(read_image, folder / face.entry.file), place, number)
 
 
-def _off_middle(shape: tuple[int, ...], face: Reconstruction) -> float:
+def _off_middle(shape: tuple[int, ...], face: Face) -> float:
     middle = face.landmarks_68.double().mean(0).cpu()
     off = math.hypot(float(middle[0]) - shape[1] / 2, float(middle[1]) - shape[0] / 2)
     return off

@@ -9,7 +9,7 @@ from torch import Tensor
 from v3recon.data.part_targets import cut_forehead
 from v3recon.evaluation.predict import FacePlace
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.segment import segment_visible
 
 SKIN = PART_NAMES.index("skin")
@@ -28,7 +28,7 @@ INNER_SCALE = 1.248
 former: medians over 790 training photos with hand-made masks. Used where a mask has no skin."""
 
 
-def labels_of_face(face: Reconstruction, size: tuple[int, int]) -> Tensor:
+def labels_of_face(face: Face, size: tuple[int, int]) -> Tensor:
     """Visible parts [H, W] of a face on a map of another size that shows the whole photo.
 
     Args:

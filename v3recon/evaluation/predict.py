@@ -22,7 +22,7 @@ from v3recon.evaluation.options import EvaluateOptions
 from v3recon.evaluation.report import NO_FACE, Report
 from v3recon.face_models.landmarks import CONTOUR_68
 from v3recon.io.messages import one_line
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.types import Detection
 
@@ -73,7 +73,7 @@ class Outcome:
 
     case: Case
     image: np.ndarray | None
-    face: Reconstruction | None
+    face: Face | None
     failure: str = ""
 
 
@@ -83,7 +83,7 @@ def load_reconstructor(options: EvaluateOptions) -> FaceReconstructor:
     Raises:
         ValueError: if a file is missing or malformed.
     """
-    return FaceReconstructor.from_assets(
+    return FaceReconstructor.from_pretrained(
         options.assets,
         face_model=options.face_model,
         weights=options.weights,
@@ -145,7 +145,7 @@ def run_cases(
         yield outcome
 
 
-def landmarks_68_of(face: Reconstruction) -> tuple[Tensor, Tensor]:
+def landmarks_68_of(face: Face) -> tuple[Tensor, Tensor]:
     """The 68 points [68, 2] in photo pixels: fixed vertices, and with the jaw on the outline."""
     marched = torch.cat([face.landmarks_106_2d[CONTOUR_68], face.landmarks_68[17:]])
     return face.landmarks_68, marched
@@ -211,7 +211,7 @@ def _reconstruct(
         return [Outcome(case, image, None, f"not finished: {one_line(error)}")]
     outcomes = []
     for (case, image, _), face in zip(waiting, faces, strict=True):
-        if bool(face.points_2d.isfinite().all()):
+        if bool(face.points_photo.isfinite().all()):
             outcomes.append(Outcome(case, image, face))
         else:
             outcomes.append(Outcome(case, image, None, "not finished: points are not finite"))

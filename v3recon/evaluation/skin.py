@@ -13,7 +13,7 @@ from v3recon.evaluation.predict import load_reconstructor
 from v3recon.evaluation.report import Report, Table, WorstCases, number, percent
 from v3recon.face_models.parts import NOSE_LABEL, SKIN_LABEL
 from v3recon.io.photo_index import read_person_labels
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.texture import make_appearance
 
 LEAST_VERTICES = 50
@@ -85,10 +85,10 @@ def evaluate_skin(options: SkinOptions) -> tuple[Report, WorstCases]:
     return report, WorstCases(0)
 
 
-def skin_colors(face: Reconstruction, image: np.ndarray) -> tuple[np.ndarray, ...]:
+def skin_colors(face: Face, image: np.ndarray) -> tuple[np.ndarray, ...]:
     """Median CIELAB color [3] of a face's visible skin: photo, lit model, albedo; NaN without."""
-    appearance = make_appearance(face)
-    points = face.points_2d.float().cpu().numpy()
+    appearance = make_appearance(face.batch)
+    points = face.points_photo.float().cpu().numpy()
     labels = face.model.part_labels.cpu().numpy()
     height, width = image.shape[:2]
     inside = ((points >= 0) & (points <= [width - 1, height - 1])).all(1)

@@ -12,7 +12,7 @@ from v3recon.evaluation.ranking import area_under_curve
 from v3recon.evaluation.report import Report, Table, WorstCases, number
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.io.photo_index import HIDDEN, SELF_OCCLUDED, VISIBLE
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.texture import make_appearance
 
 KINDS: dict[str, tuple[int, ...]] = {
@@ -60,7 +60,7 @@ def evaluate_visibility(options: VisibilityOptions) -> tuple[Report, WorstCases]
     return report, WorstCases(0)
 
 
-def landmark_visibility(face: Reconstruction) -> tuple[Tensor, bool]:
+def landmark_visibility(face: Face) -> tuple[Tensor, bool]:
     """Visibility [68] of the landmarks, more is more visible; and whether it knows occluders.
 
     The reconstruction's own `visibility_68` where it has one, else from the mesh: the cosine
@@ -69,7 +69,7 @@ def landmark_visibility(face: Reconstruction) -> tuple[Tensor, bool]:
     own = getattr(face, "visibility_68", None)
     if own is not None:
         return own.double().cpu(), True
-    appearance = make_appearance(face)
+    appearance = make_appearance(face.batch)
     index = face.model.landmarks_68
     toward = face.decoded.vertices.new_tensor([0.0, 0.0, face.camera.distance])
     ray = torch.nn.functional.normalize(toward - face.decoded.vertices[0, index], dim=1)

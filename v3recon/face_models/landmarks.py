@@ -47,7 +47,7 @@ def landmark_points(points: Tensor, index: Tensor) -> Tensor:
 
 
 def march_contour(
-    shape: Tensor,
+    model_vertices: Tensor,
     rotation: Tensor,
     trans: Tensor,
     model: LinearFaceModel,
@@ -60,7 +60,7 @@ def march_contour(
     vertices *with* the roll: `landmark_points(decoded.points_2d, index)`.
 
     Args:
-        shape: [B, V, 3] unposed vertices, decimetres.
+        model_vertices: [B, V, 3] unposed vertices, decimetres.
         rotation: [B, 3, 3], acts on row vectors.
         trans: [B, 3] translation, decimetres (perspective makes it matter).
         model: the face model, for its contour lines.
@@ -69,17 +69,17 @@ def march_contour(
     Returns:
         [B, 33] vertex ids; the choice has no gradient, the points have.
     """
-    assert shape.ndim == 3 and rotation.shape[1:] == (3, 3), (shape.shape, rotation.shape)
+    assert model_vertices.ndim == 3 and rotation.shape[1:] == (3, 3), model_vertices.shape
     lines = model.contour_lines  # [33, N], filled up with -1
     with torch.no_grad():
         angle = matrix_to_euler(rotation)
         upright = euler_to_matrix(angle * angle.new_tensor([1, 1, 0]))
-        candidates = shape[:, lines.clamp(min=0).reshape(-1)] @ upright + trans[:, None]
+        candidates = model_vertices[:, lines.clamp(min=0).reshape(-1)] @ upright + trans[:, None]
         x = project(candidates, camera or Camera())[..., 0].unflatten(1, lines.shape)
         to_left = torch.arange(len(lines), device=lines.device) < CHIN_LINE
         cost = torch.where(to_left[:, None], x, -x).masked_fill(lines < 0, torch.inf)
         slot = cost.argmin(2)  # [B, 33]
-        index = lines.expand(len(shape), -1, -1).gather(2, slot[..., None])[..., 0]
+        index = lines.expand(len(model_vertices), -1, -1).gather(2, slot[..., None])[..., 0]
         index[:, CHIN_LINE] = model.landmarks_106[CHIN_LINE]
     return index
 

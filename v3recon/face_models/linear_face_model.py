@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import warnings
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -104,6 +106,7 @@ class LinearFaceModel(nn.Module):
         """
         super().__init__()
         self.name = data.name
+        self.source: tuple[str, str | None] | None = None  # arguments of `load_face_model`
         vertex_count = len(data.part_labels)
         _check(data, vertex_count)
         vertex_faces = data.vertex_faces
@@ -143,6 +146,15 @@ class LinearFaceModel(nn.Module):
         )
         self.named_expressions = {k: v.float() for k, v in data.named_expressions.items()}
         self.content_hash = _hash(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> LinearFaceModel:
+        """A model with buffers of its own; torch cannot copy sparse ones by itself."""
+        twin = copy.copy(self)
+        twin._buffers = {
+            key: None if value is None else value.clone() for key, value in self._buffers.items()
+        }
+        memo[id(self)] = twin
+        return twin
 
     @property
     def sizes(self) -> tuple[int, int, int]:

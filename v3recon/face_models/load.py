@@ -31,7 +31,12 @@ def load_face_model(
     Raises:
         ValueError: if the name is not known, or the file is missing or malformed.
     """
-    name = str(name_or_path)
+    model = _load(str(name_or_path), path)
+    model.source = str(name_or_path), None if path is None else str(path)
+    return model
+
+
+def _load(name: str, path: str | Path | None) -> LinearFaceModel:
     if name not in FACE_MODELS:
         suffix = Path(name).suffix.lower()
         if suffix not in _NAME_OF_SUFFIX:
@@ -49,6 +54,6 @@ def load_face_model(
     if name == "bfm":
         raise ValueError(
             "the official model is not in the package for its licence; give the path of its "
-            "face_model.npy (--face-model PATH, or --assets FOLDER), or use 'photoface'"
+            "face_model.npy, or use 'photoface'"
         )
     return load_photoface()

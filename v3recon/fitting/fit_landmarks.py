@@ -8,13 +8,10 @@ import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import axis_angle_to_matrix, matrix_to_euler
-from v3recon.geometry.similarity import (
-    apply_affine_2d,
-    solve_scaled_pose,
-    solve_similarity,
-)
+from v3recon.geometry.similarity import solve_scaled_pose, solve_similarity
 from v3recon.types import SH_SIZE, FaceCoeffs
 
 POSE_SIZE = 7  # log scale, rotation vector, translation

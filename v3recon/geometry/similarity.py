@@ -60,23 +60,3 @@ def solve_scaled_pose(points_3d: Tensor, points_2d: Tensor) -> tuple[Tensor, Ten
     rows = u @ vt  # nearest orthonormal pair
     rotation = torch.cat([rows, torch.linalg.cross(rows[:, 0], rows[:, 1])[:, None]], 1)
     return scale, rotation.transpose(1, 2), affine[:, 3]
-
-
-def apply_affine_2d(points: Tensor, matrix: Tensor) -> Tensor:
-    """Map pixels by 2 x 3 affine matrices.
-
-    Args:
-        points: [B, N, 2].
-        matrix: [B, 2, 3].
-
-    Returns:
-        [B, N, 2].
-    """
-    assert points.shape[-1] == 2 and matrix.shape[-2:] == (2, 3), (points.shape, matrix.shape)
-    return points @ matrix[..., :2].transpose(-1, -2) + matrix[..., None, :, 2]
-
-
-def invert_affine_2d(matrix: Tensor) -> Tensor:
-    """Inverse of 2 x 3 affine matrices [..., 2, 3]."""
-    inverse = torch.linalg.inv(matrix[..., :2])
-    return torch.cat([inverse, -inverse @ matrix[..., 2:]], -1)

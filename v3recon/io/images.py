@@ -92,6 +92,16 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ValueError(f"damaged or unreadable photo ({one_line(error)})") from None
 
 
+def image_of_pillow(image: Image.Image) -> np.ndarray:
+    """A picture of Pillow's as `read_image` gives a file: upright, in sRGB, over white.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
+    picture = _to_srgb(image)
+    return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), _same)(picture))
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write an 8-bit picture, whole or not at all.
 

@@ -23,8 +23,8 @@ from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.fitting.photoface import part_refinement, part_votes
 from v3recon.fitting.photoface.detections import detect_photos
+from v3recon.geometry.affine2d import invert_affine_2d
 from v3recon.geometry.camera import Camera
-from v3recon.geometry.similarity import invert_affine_2d
 from v3recon.io.arrays import read_npz
 from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.io.images import read_image
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     detections = _detections(args, [pair[0].name for pair in voters + judges])
     fits = _fitted(voters, detections, model)
     if args.weights:
-        reconstructor = FaceReconstructor.from_assets(
+        reconstructor = FaceReconstructor.from_pretrained(
             face_model=args.face_model, weights=args.weights
         )
         fits = itertools.chain(fits, _reconstructed(voters, detections, reconstructor))

@@ -33,7 +33,7 @@ class Assets:
 
 
 def find_assets(
-    assets_dir: str | Path | None = None,
+    source: str | Path | None = None,
     *,
     face_model: str | Path | None = None,
     weights: str | Path | None = None,
@@ -42,7 +42,7 @@ def find_assets(
     """Find the files by the official layout of a folder, or the package's own without one.
 
     Args:
-        assets_dir: folder of official assets; None = PhotoFace and the weights in the package.
+        source: folder of official assets, or a checkpoint; None = what is in the package.
         face_model: "photoface", "bfm" or a file, instead of the folder's.
         weights: checkpoint, instead of the folder's or the package's.
         backbone: "resnet50" (default with a folder) or "mbnetv3" (default without one).
@@ -50,15 +50,19 @@ def find_assets(
     Raises:
         ValueError: naming the first file that is missing, and what to do.
     """
-    folder = None if assets_dir is None else Path(assets_dir)
+    folder = None if source is None else Path(source)
+    if folder is not None and folder.is_file():
+        if weights is not None:
+            raise ValueError(f"weights: {folder} is a checkpoint already; give one of the two")
+        folder, weights = None, folder
     if folder is not None and not folder.is_dir():
-        raise ValueError(f"--assets {folder}: no such folder")
+        raise ValueError(f"{folder}: no such folder of assets or checkpoint")
     model = str(face_model) if face_model is not None else "bfm" if folder else "photoface"
     if model == "bfm":
         if folder is None:
             raise ValueError(
-                f"face model 'bfm' needs --assets, a folder with {OFFICIAL_FACE_MODEL}, "
-                "or --face-model with that file's path"
+                f"face_model: 'bfm' needs a folder of assets with {OFFICIAL_FACE_MODEL}; "
+                "or give that file's path"
             )
         model = str(_existing(folder / OFFICIAL_FACE_MODEL, "the official face model"))
     return Assets(
@@ -82,18 +86,18 @@ def _weights(folder: Path | None, weights: str | Path | None, backbone: str | No
         name = backbone or "resnet50"
         if name not in OFFICIAL_NETWORKS:
             known = ", ".join(OFFICIAL_NETWORKS)
-            raise ValueError(f"--backbone {name}: official networks are {known}; or use --weights")
+            raise ValueError(f"backbone: official networks are {known}, not {name}; give weights")
         return _existing(folder / OFFICIAL_NETWORKS[name], f"the official {name} network")
     if backbone not in (None, PACKAGE_BACKBONE):
         raise ValueError(
-            f"--backbone {backbone}: the weights in the package are of {PACKAGE_BACKBONE}; "
-            "use --assets or --weights for another"
+            f"backbone: the weights in the package are of {PACKAGE_BACKBONE}, not {backbone}; "
+            "give assets or weights of another"
         )
     path = package_weights()
     if path is None:
         raise ValueError(
-            "this build of the package has no weights of its own; give --assets with the "
-            "official files, or --weights with a checkpoint of v3recon train"
+            "weights: this build of the package has none of its own; give a folder of official "
+            "assets, or a checkpoint of v3recon train"
         )
     return path
 

@@ -31,7 +31,8 @@ from v3recon.geometry.camera import Camera
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.reconstruct.assets import find_assets
-from v3recon.reconstruct.faces import Reconstruction, make_reconstructions
+from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces, no_faces
+from v3recon.reconstruct.inputs import as_images
 from v3recon.reconstruct.quality import DOUBTFUL, mirror_quality
 from v3recon.reconstruct.turned import (
     from_turned_coeffs,
@@ -39,6 +40,7 @@ from v3recon.reconstruct.turned import (
     from_turned_detection,
     turn_photo,
 )
+from v3recon.render.rasterize import RASTERIZERS
 from v3recon.types import Detection
 
 RESTLESS = 0.04
@@ -51,7 +53,7 @@ WIDER = (1.5, 2.0)
 
 @dataclass(frozen=True)
 class FaceReconstructor:
-    """Reconstructs the faces of photos: `reconstructor(image) -> list[Reconstruction]`.
+    """Reconstructs the faces of photos: `reconstructor("photo.jpg") -> Faces`.
 
     Attributes:
         model: face model, on the device.
@@ -60,14 +62,14 @@ class FaceReconstructor:
             "passes": 2 each face is cropped again from its own first landmarks, and more often
             where these disagree (`reconstruct_found`).
         points_3d: [5, 3] for the five-point rule.
-        detector: name of the detector; None = photos are aligned crops already.
+        detector: "mtcnn" or "retinaface"; None = photos are aligned crops already.
         detector_weights: file of weights; only "retinaface" needs one.
-        min_confidence: lowest detection score; None = the detector's own.
+        min_confidence: lowest detection score, 0…1; None = the detector's own.
         max_faces: how many of the largest faces of a photo are reconstructed; None = all.
         batch_size: faces that go through the network together.
-        rasterizer: used by products that are drawn.
+        rasterizer: what draws parts and textures: "auto", "cpu", "torch" or "nvdiffrast".
         camera: camera of the crop.
-        min_quality: faces of a lower `Reconstruction.quality` are left out.
+        min_quality: faces of a lower `Faces.quality` are left out.
         find_turned: photos without an upright face are searched for heads on their side as well.
     """
 
@@ -85,44 +87,68 @@ class FaceReconstructor:
     min_quality: float = 0.0
     find_turned: bool = True
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a value that cannot work, with the parameter's name."""
+        known = ("auto", *RASTERIZERS)
+        if self.detector not in (None, *DETECTORS):
+            raise ValueError(f"detector: {_among(DETECTORS)} or None, not {self.detector!r}")
+        if self.rasterizer not in known:
+            raise ValueError(f"rasterizer: {_among(known)}, not {self.rasterizer!r}")
+        if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence: a score in 0…1, not {self.min_confidence}")
+        if self.max_faces is not None and self.max_faces < 1:
+            raise ValueError(f"max_faces: at least 1, or None for all, not {self.max_faces}")
+        if not 0 <= self.min_quality <= 1:
+            raise ValueError(f"min_quality: a quality in 0…1, not {self.min_quality}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: at least 1, not {self.batch_size}")
+
     @classmethod
-    def from_assets(
+    def from_pretrained(
         cls,
-        assets_dir: str | Path | None = None,
+        source: str | Path | None = None,
         *,
         face_model: str | Path | None = None,
         weights: str | Path | None = None,
         backbone: str | None = None,
         detector: str | None = "mtcnn",
-        device: str | None = None,
-        **options: Any,
+        device: str | torch.device | None = None,
+        min_confidence: float | None = None,
+        max_faces: int | None = None,
+        batch_size: int = 16,
+        rasterizer: str = "auto",
+        min_quality: float = 0.0,
+        find_turned: bool = True,
     ) -> FaceReconstructor:
         """Load what a reconstruction needs.
 
         Args:
-            assets_dir: folder of official 3DDFA_V3 assets; None = what is in the package.
+            source: folder of official 3DDFA_V3 assets, or a checkpoint of `v3recon train`; None =
+                the face model and the weights in the package.
             face_model: "photoface", "bfm" or a file, instead of the folder's.
             weights: checkpoint, instead of the folder's.
             backbone: "resnet50" or "mbnetv3", where the folder has both.
             detector: "mtcnn", "retinaface" or None (photos are aligned crops already).
             device: torch device; default "cuda" if there is one, else "cpu".
-            options: other attributes of this class.
+            min_confidence: lowest detection score, 0…1; None = the detector's own.
+            max_faces: how many of the largest faces of a photo are reconstructed; None = all.
+            batch_size: faces that go through the network together.
+            rasterizer: what draws parts and textures: "auto", "cpu", "torch" or "nvdiffrast".
+            min_quality: faces of a lower `Faces.quality` are left out.
+            find_turned: search photos without an upright face for heads on their side as well.
 
         Raises:
             ValueError: if a file is missing or malformed, or files do not fit together.
         """
-        assets = find_assets(assets_dir, face_model=face_model, weights=weights, backbone=backbone)
+        assets = find_assets(source, face_model=face_model, weights=weights, backbone=backbone)
         device = resolve_device(device)
-        if detector is not None and detector not in DETECTORS:
-            raise ValueError(f"unknown detector {detector!r}; choose from {', '.join(DETECTORS)}")
         if detector == "retinaface" and assets.retinaface is None:
-            raise ValueError(
-                "detector 'retinaface' needs its weights among the assets; or use 'mtcnn'"
-            )
+            raise ValueError("detector: 'retinaface' needs its weights in assets; or use 'mtcnn'")
         model = load_face_model(assets.face_model)
         loaded = load_checkpoint(assets.weights, model)
         if backbone not in (None, loaded.description.backbone):
-            raise ValueError(f"{assets.weights} is a {loaded.description.backbone}, not {backbone}")
+            found = loaded.description.backbone
+            raise ValueError(f"backbone: {assets.weights} is of {found}, not {backbone}")
         if assets.points_3d is not None:
             points_3d = load_similarity_landmarks(assets.points_3d)
         else:
@@ -137,7 +163,12 @@ class FaceReconstructor:
             points_3d=points_3d,
             detector=detector,
             detector_weights=assets.retinaface,
-            **options,
+            min_confidence=min_confidence,
+            max_faces=max_faces,
+            batch_size=batch_size,
+            rasterizer=rasterizer,
+            min_quality=min_quality,
+            find_turned=find_turned,
         )
 
     @property
@@ -145,20 +176,34 @@ class FaceReconstructor:
         """Where the face model and the network are."""
         return self.model.mean_shape.device
 
-    def __call__(self, image_np: np.ndarray) -> list[Reconstruction]:
-        """Faces of a photo [H, W, 3] uint8 RGB, the largest first."""
-        return self.reconstruct_photos([image_np])[0]
+    def __call__(self, image: Any) -> Any:
+        """Faces of a photo, or of each photo of a list.
 
-    def reconstruct_photos(self, images: Sequence[np.ndarray]) -> list[list[Reconstruction]]:
+        Args:
+            image: a path, a PIL image, an array [H, W, 3], a tensor [3, H, W], or a list or batch
+                of them; see `reconstruct.inputs.as_images`.
+
+        Returns:
+            `Faces` of one photo, the largest first; for a list or a batch a list of `Faces`, one
+            for each photo.
+
+        Raises:
+            ValueError: with a sentence that begins with "image:", for what is not a photo.
+        """
+        given = as_images(image)
+        found = self.reconstruct_photos(given.images)
+        named = [replace(faces, name=name) for faces, name in zip(found, given.names, strict=True)]
+        return named[0] if given.single else named
+
+    def reconstruct_photos(self, images: Sequence[np.ndarray]) -> list[Faces]:
         """Faces of several photos, batched through the network.
 
         Args:
             images: photos [H, W, 3] uint8 RGB of any sizes.
 
         Returns:
-            For each photo its faces, the largest first; none where no face was found. Where no
-            upright face is found, or doubtful ones only, heads that lie on their side or hang are
-            looked for.
+            For each photo its faces, the largest first. Where no upright face is found, or
+            doubtful ones only, heads that lie on their side or hang are looked for.
         """
         found = [self.find_faces(image) for image in images]
         owner = [index for index, faces in enumerate(found) for _ in faces]
@@ -167,52 +212,54 @@ class FaceReconstructor:
         photos = [images[index] for index in owner]
         passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
         faces = self.reconstruct_found(photos, crops, detections, passes)
-        faces = self._rated(photos, faces)
-        grouped: list[list[Reconstruction]] = [[] for _ in images]
-        for index, face in zip(owner, faces, strict=True):
-            grouped[index].append(face)
+        rated = iter(self._rated(photos, faces))
+        grouped = [[next(rated) for _ in one] for one in found]
         if self.detector is not None and self.find_turned:
             for index, image in enumerate(images):
                 if all(face.quality < DOUBTFUL for face in grouped[index]):
                     grouped[index] = self._turned_faces(image, passes) or grouped[index]
-        return [
-            [face for face in faces if not face.quality < self.min_quality] for faces in grouped
-        ]
+        return [self._of_photo(group, image) for group, image in zip(grouped, images, strict=True)]
 
-    def _turned_faces(self, image_np: np.ndarray, passes: int) -> list[Reconstruction]:
+    def _of_photo(self, faces: Sequence[Face], image: np.ndarray) -> Faces:
+        """The faces of one photo that are good enough, together."""
+        kept = [face for face in faces if not face.quality < self.min_quality]
+        if kept:
+            return join_faces(kept)
+        return no_faces(self.model, self.camera, image, rasterizer=self.rasterizer)
+
+    def _turned_faces(self, image: np.ndarray, passes: int) -> list[Face]:
         """Faces of heads that lie on their side or hang, the largest first; none if doubtful."""
-        size = (image_np.shape[0], image_np.shape[1])
-        best: list[Reconstruction] = []
+        best: list[Face] = []
         for quarters in (1, 3, 2):
-            turned = turn_photo(image_np, quarters)
+            turned = turn_photo(image, quarters)
             found = self.find_faces(turned, thorough=False)
             photos = [turned] * len(found)
             crops, detections = [crop for _, crop in found], [one for one, _ in found]
             faces = self.reconstruct_found(photos, crops, detections, passes)
             for face in self._rated(photos, faces):
                 if face.quality >= DOUBTFUL:
-                    best.append(self._told_upright(face, quarters, size))
+                    best.append(self._told_upright(face, quarters, image))
         best.sort(key=lambda face: -face.quality)
-        kept: list[Reconstruction] = []
+        kept: list[Face] = []
         for face in best:
             if not any(_same_place(face, other) for other in kept):
                 kept.append(face)
         return sorted(kept, key=lambda face: face.crop.scale)[: self.max_faces]
 
-    def _told_upright(
-        self, face: Reconstruction, quarters: int, size: tuple[int, int]
-    ) -> Reconstruction:
+    def _told_upright(self, face: Face, quarters: int, image: np.ndarray) -> Face:
         """A face of a turned photo as a face of the photo."""
         assert face.detection is not None
-        (upright,) = make_reconstructions(
+        size = (image.shape[0], image.shape[1])
+        (upright,) = make_faces(
             from_turned_coeffs(face.coeffs, quarters),
             self.model,
             self.camera,
             [from_turned_crop(face.crop, quarters, size, self.camera)],
-            [size],
+            [image],
             [from_turned_detection(face.detection, quarters, size)],
+            rasterizer=self.rasterizer,
         )
-        return replace(upright, quality=face.quality)
+        return Face(replace(upright.batch, quality=face.batch.quality))
 
     def find_faces(
         self, image_np: np.ndarray, *, thorough: bool = True
@@ -246,7 +293,7 @@ class FaceReconstructor:
         crops: Sequence[CropTransform],
         detections: Sequence[Detection | None],
         passes: int,
-    ) -> list[Reconstruction]:
+    ) -> list[Face]:
         """Faces at places that a detector has found, which may be off.
 
         Each face is looked at `passes` times, cropped by the last look's landmarks. Where looks
@@ -272,13 +319,11 @@ class FaceReconstructor:
             faces[number] = min(tries, key=lambda found: found[0])[1]
         return faces
 
-    def _rated(
-        self, images: Sequence[np.ndarray], faces: Sequence[Reconstruction]
-    ) -> list[Reconstruction]:
+    def _rated(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> list[Face]:
         """The same faces with their quality, from a look at the mirror image of each crop."""
-        rated: list[Reconstruction] = []
+        rated: list[Face] = []
         for start in range(0, len(faces), self.batch_size):
-            part = list(faces[start : start + self.batch_size])
+            part = faces[start : start + self.batch_size]
             photos = images[start : start + self.batch_size]
             batch = self._pixels(photos, [face.crop for face in part])
             with torch.inference_mode():
@@ -286,9 +331,10 @@ class FaceReconstructor:
             found = torch.cat([face.decoded.points_2d for face in part])
             ids = self.model.landmarks_68
             quality = mirror_quality(found[:, ids], mirrored.points_2d[:, ids], self.camera)
+            quality = quality.cpu().clone()
             rated += [
-                replace(face, quality=float(value))
-                for face, value in zip(part, quality, strict=True)
+                Face(replace(face.batch, quality=value))
+                for face, value in zip(part, quality.split(1), strict=True)
             ]
         return rated
 
@@ -303,7 +349,7 @@ class FaceReconstructor:
         crops: Sequence[CropTransform],
         detections: Sequence[Detection | None],
         passes: int,
-    ) -> tuple[list[Reconstruction], list[float]]:
+    ) -> tuple[list[Face], list[float]]:
         """Faces looked at so often, and how far their landmarks moved at the last look."""
         faces = self.reconstruct_crops(images, crops, detections)
         moves = [0.0] * len(faces)
@@ -321,7 +367,7 @@ class FaceReconstructor:
         images: Sequence[np.ndarray],
         crops: Sequence[CropTransform],
         detections: Sequence[Detection | None] | None = None,
-    ) -> list[Reconstruction]:
+    ) -> list[Face]:
         """Faces at known places: one photo and one crop for each.
 
         Args:
@@ -329,17 +375,16 @@ class FaceReconstructor:
             crops: how each face is cropped.
             detections: kept in the results.
         """
-        faces: list[Reconstruction] = []
+        faces: list[Face] = []
         for start in range(0, len(crops), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = self._pixels(images[part], crops[part])
             with torch.inference_mode():
                 coeffs = self.regressor(batch)
-            sizes = [image.shape[:2] for image in images[part]]
-            found = detections[part] if detections is not None else [None] * len(sizes)
-            faces += make_reconstructions(
-                coeffs, self.model, self.camera, crops[part], sizes, found
-            )
+            photos = images[part]
+            found = detections[part] if detections is not None else [None] * len(photos)
+            scene = (self.model, self.camera, crops[part], photos, found)
+            faces += make_faces(coeffs, *scene, rasterizer=self.rasterizer)
         return faces
 
     def _crop(self, image_np: np.ndarray, crop: CropTransform) -> np.ndarray:
@@ -349,14 +394,14 @@ class FaceReconstructor:
         return crop_image(image_np, input_matrix(crop.matrix, size, self.camera), size)
 
 
-def _movement(before: Reconstruction, after: Reconstruction) -> float:
+def _movement(before: Face, after: Face) -> float:
     """Mean distance of the 68 landmarks of two looks over the size of the face in the latter."""
     points = after.landmarks_68
     size = (points.amax(0) - points.amin(0)).prod().sqrt()
     return float((points - before.landmarks_68).norm(dim=1).mean() / size)
 
 
-def _same_place(one: Reconstruction, other: Reconstruction) -> bool:
+def _same_place(one: Face, other: Face) -> bool:
     """Whether two faces are of one head: the middle of one is inside of the other's landmarks."""
     middle = one.landmarks_68.mean(0)
     points = other.landmarks_68
@@ -371,7 +416,7 @@ def mean_five_points(model: LinearFaceModel) -> Tensor:
     return five_points(mean[model.landmarks_68])
 
 
-def resolve_device(device: str | None) -> str:
+def resolve_device(device: str | torch.device | None) -> str:
     """The torch device to use; default "cuda" where there is one, else "cpu".
 
     Raises:
@@ -383,7 +428,11 @@ def resolve_device(device: str | None) -> str:
         kind = torch.device(device).type
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError):
-        raise ValueError(f"--device {device}: there is no such device here; use cpu") from None
+        raise ValueError(f"device: there is no {device} here; use cpu") from None
     if kind == "meta":
-        raise ValueError("--device meta computes nothing; use cpu")
-    return device
+        raise ValueError("device: meta computes nothing; use cpu")
+    return str(device)
+
+
+def _among(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names)

@@ -14,7 +14,7 @@ from torch import Tensor
 from v3recon._fast.threads import belong_to_limit, threads_limited
 from v3recon.io import obj
 from v3recon.io.images import write_png
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face, Faces
 from v3recon.reconstruct.segment import segment
 from v3recon.reconstruct.sheet import draw_sheet
 from v3recon.reconstruct.texture import extract_texture, make_appearance
@@ -58,69 +58,101 @@ def output_names(photos: Sequence[Path]) -> list[str]:
     return names
 
 
+def save_faces(
+    faces: Faces,
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    choice: OutputChoice | None = None,
+    image: np.ndarray | None = None,
+) -> list[Path]:
+    """Write the files of every face into a folder; each appears whole or not at all.
+
+    The files of the first face are `<name>.npy`, `<name>.json`, `<name>.png`, …; those of the
+    others begin with `<name>_face2`, `<name>_face3`, ….
+
+    Args:
+        faces: the faces of a photo.
+        folder: made if absent.
+        name: start of the files' names; default the photo's.
+        choice: which outputs; default all.
+        image: [H, W, 3] uint8 RGB, the photo, where the faces do not hold it.
+
+    Returns:
+        The files, in the order of their names.
+
+    Raises:
+        ValueError: if there is no photo, or `name` is not the name of a file.
+    """
+    folder, name = Path(folder), faces.name if name is None else name
+    if name != Path(name).name or name in ("", ".", ".."):
+        raise ValueError(f"name: {name!r} is not a name of files")
+    written = []
+    for number, face in enumerate(faces, 1):
+        start = name if number == 1 else f"{name}_face{number}"
+        written += write_face(folder, start, face, choice, image)
+    return sorted(written)
+
+
 def write_face(
     folder: Path,
     name: str,
-    face: Reconstruction,
-    image_np: np.ndarray,
-    choice: OutputChoice,
-    rasterizer: str = "auto",
-) -> None:
-    """Write all chosen files of a face; each appears whole or not at all.
-
-    Args:
-        folder: where the files go; made if absent.
-        name: start of their names.
-        face: the face.
-        image_np: [H, W, 3] uint8 RGB, its photo.
-        choice: which outputs.
-        rasterizer: see `render.rasterize.rasterize`.
-    """
+    face: Face,
+    choice: OutputChoice | None = None,
+    image: np.ndarray | None = None,
+) -> list[Path]:
+    """Write all chosen files of one face; see `save_faces`."""
+    choice, image = choice or OutputChoice(), face.batch.photo(image)
     folder.mkdir(parents=True, exist_ok=True)
     threads = torch.get_num_threads()
     limit = max(1, threads // _WRITERS)
+    written: list[Path] = []
     with (
         threads_limited(limit),
         ThreadPoolExecutor(_WRITERS, initializer=belong_to_limit) as pool,
     ):
         jobs: list[Future[None]] = []
 
-        def start(job: Callable[..., None], *arguments: Any, **options: Any) -> None:
-            jobs.append(pool.submit(job, *arguments, **options))
+        def start(ending: str, job: Callable[..., None], *arguments: Any, **options: Any) -> None:
+            path = folder / f"{name}{ending}"
+            jobs.append(pool.submit(job, path, *arguments, **options))
+            written.append(path)
 
-        def write_photo_meshes() -> None:
+        def write_photo_meshes(path: Path) -> None:
             texture = extract_texture(
-                face, image_np, choice.texture_size, appearance=appearance, workers=threads
+                face.batch, image, choice.texture_size, appearance=appearance, workers=threads
             )
-            start(write_obj, folder / f"{name}_uv.obj", face, texture=texture.texture[0])
             layout = uv_layout(face.model, choice.texture_size)
             colors = sample_uv(texture.texture, layout)[0] / 255
-            start(write_obj, folder / f"{name}_extractTex.obj", face, colors=colors)
+            start("_extractTex.obj", write_obj, face, colors=colors)
+            write_obj(path, face, texture=texture.texture[0])
+            written.extend([path.with_suffix(".mtl"), path.with_suffix(".png")])
 
-        def write_picture_and_values() -> None:
-            segmentation = segmented.result()
+        def write_picture_and_values(path: Path) -> None:
+            parts = segmented.result()
             values = face_values(face, choice)
             write_json(folder / f"{name}.json", values)
-            arrays = face_arrays(face, choice, segmentation, appearance)
+            arrays = face_arrays(face, choice, parts, appearance)
             write_results(folder / f"{name}.npy", {**values, **arrays})
-            sheet = draw_sheet(face, image_np, choice, segmentation, appearance, rasterizer)
-            write_png(folder / f"{name}.png", sheet)
+            write_png(path, draw_sheet(face, image, choice, parts, appearance))
+            written.extend([path.with_suffix(".json"), path.with_suffix(".npy")])
 
         wanted = choice.seg or choice.seg_visible
-        segmented = pool.submit(lambda: segment(face, rasterizer) if wanted else None)
-        appearance = make_appearance(face, rasterizer)
+        segmented = pool.submit(lambda: segment(face) if wanted else None)
+        appearance = make_appearance(face.batch)
         if choice.extracted_texture:
-            start(write_photo_meshes)  # the longest one first
-        start(write_picture_and_values)
+            start("_uv.obj", write_photo_meshes)  # the longest one first
+        start(".png", write_picture_and_values)
         if choice.model_texture:
-            start(write_obj, folder / f"{name}_pcaTex.obj", face, colors=appearance.colors[0])
+            start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0])
         for job in jobs:  # grows while jobs start others, which they do before they end
             job.result()
+    return written
 
 
 def write_obj(
     path: str | Path,
-    face: Reconstruction,
+    face: Face,
     *,
     colors: Tensor | np.ndarray | None = None,
     texture: np.ndarray | None = None,
@@ -135,7 +167,7 @@ def write_obj(
     """
     obj.write_obj(
         path,
-        face.decoded.vertices[0].cpu().numpy(),
+        face.vertices.cpu().numpy(),
         face.model.faces.cpu().numpy(),
         colors=None if colors is None else np.asarray(torch.as_tensor(colors).cpu()),
         uv_coords=None if texture is None else face.model.uv_coords.cpu().numpy(),

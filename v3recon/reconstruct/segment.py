@@ -20,8 +20,9 @@ from torch import Tensor
 from v3recon._fast.threads import threads_limited
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import color_table
+from v3recon.geometry.affine2d import compose_affine_2d, resize_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face, Faces
 from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
@@ -282,44 +283,63 @@ MAX_DRAWN_SIDE = 1024
 """Larger faces are segmented in a picture of this size, which is enlarged to the photo's."""
 
 
-@dataclass(frozen=True)
-class Segmentation:
-    """Parts of one face in its photo.
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """Facial parts of the faces of a photo, numpy arrays; an index gives one face's [H, W].
 
     Attributes:
-        labels: [H, W] uint8, the part that is seen: 0 none, 1…8 = PART_NAMES.
-        part_bits: [H, W] uint8, bit p is set where part p projects, seen or not.
+        labels: [N, H, W] uint8, the part that is seen: 0 none, 1…8 = PART_NAMES.
+        part_bits: [N, H, W] uint8, bit p is set where part p projects, seen or not.
     """
 
     labels: np.ndarray
     part_bits: np.ndarray
 
+    @property
+    def masks(self) -> np.ndarray:
+        """[N, 8, H, W] bool, each part alone, seen or not, in the order of PART_NAMES."""
+        return np.stack([self.part_bits >> part & 1 for part in range(len(PART_NAMES))], -3) > 0
 
-def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
-    """Draw the parts of a face into its photo.
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int | slice) -> Parts:
+        return Parts(self.labels[index], self.part_bits[index])
+
+
+def segment(faces: Faces | Face, rasterizer: str | None = None) -> Parts:
+    """Draw the eight parts of faces into their photo.
 
     Args:
-        face: the face.
-        rasterizer: see `render.rasterize.rasterize`.
+        faces: faces of one photo, or one of them.
+        rasterizer: see `render.rasterize.rasterize`; default the faces' own.
+
+    Returns:
+        Parts [N, H, W] of `Faces`, [H, W] of a `Face`.
     """
+    if isinstance(faces, Face):
+        return segment(faces.batch, rasterizer)[0]
+    labels = np.zeros((len(faces), *faces.image_size), np.uint8)
+    bits = np.zeros_like(labels)
+    for number, face in enumerate(faces):
+        _draw_face(face.batch, labels[number], bits[number], rasterizer or faces.rasterizer)
+    return Parts(labels, bits)
+
+
+def _draw_face(face: Faces, labels: np.ndarray, bits: np.ndarray, rasterizer: str) -> None:
+    """Draw one face into maps [H, W] of its photo."""
     height, width = face.image_size
-    points = face.points_2d.cpu().numpy().T.copy()  # numpy reduces rows 30 times faster
+    points = face.points_photo[0].cpu().numpy().T.copy()  # numpy reduces rows 30 times faster
     low = np.maximum(np.floor(points.min(1)), 0)
     high = np.minimum(np.ceil(points.max(1)) + 1, [width, height])
-    labels = np.zeros((height, width), np.uint8)
-    bits = np.zeros((height, width), np.uint8)
     left, top, right, bottom = (int(edge) for edge in (*low, *high))
     if right <= left or bottom <= top:
-        return Segmentation(labels, bits)  # the face lies outside of the photo
+        return  # the face lies outside of the photo
     window = (bottom - top, right - left)
     shrink = min(1.0, MAX_DRAWN_SIDE / max(window))
     size = (max(1, round(window[0] * shrink)), max(1, round(window[1] * shrink)))
-    # Pixel p of the drawing is photo pixel (p + 0.5) / ratio - 0.5 + (left, top).
-    ratio = torch.tensor([size[1] / window[1], size[0] / window[0]], dtype=torch.float64)
-    to_drawing = torch.cat(
-        [ratio.diag(), (0.5 * ratio - 0.5 - ratio * ratio.new_tensor([left, top]))[:, None]], 1
-    )
-    from_crop = _compose(to_drawing, face.crop.inverse_matrix).to(face.points_2d)[None]
+    to_drawing = resize_affine_2d((size[1] / window[1], size[0] / window[0]), (left, top))
+    from_crop = compose_affine_2d(to_drawing, face.crop.inverse_matrix).to(face.points_photo)
     arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
     drawings = segment_both(*arguments, cut_out=True)
     for whole, map_ in zip((labels, bits), drawings, strict=True):
@@ -327,10 +347,3 @@ def segment(face: Reconstruction, rasterizer: str = "auto") -> Segmentation:
         if shrink < 1:
             drawn = cv2.resize(drawn, window[::-1], interpolation=cv2.INTER_NEAREST)
         whole[top:bottom, left:right] = drawn
-    return Segmentation(labels, bits)
-
-
-def _compose(outer: Tensor, inner: Tensor) -> Tensor:
-    """Affine maps [2, 3]: first `inner`, then `outer`."""
-    linear = outer[:, :2] @ inner[:, :2]
-    return torch.cat([linear, (outer[:, :2] @ inner[:, 2] + outer[:, 2])[:, None]], 1)

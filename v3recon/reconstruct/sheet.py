@@ -13,10 +13,11 @@ import torch
 
 from v3recon._fast.threads import threads_limited
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.geometry.affine2d import compose_affine_2d
 from v3recon.geometry.camera import to_clip
 from v3recon.reconstruct.draw import Image, Points, draw_landmarks, overlay, overlay_labels
-from v3recon.reconstruct.faces import LANDMARK_SETS, Reconstruction
-from v3recon.reconstruct.segment import Segmentation, segment_both
+from v3recon.reconstruct.faces import LANDMARK_SETS, Face
+from v3recon.reconstruct.segment import Parts, segment_both
 from v3recon.reconstruct.texture import Appearance
 from v3recon.reconstruct.values import OutputChoice, to_numpy
 from v3recon.render.rasterize import rasterize
@@ -227,33 +228,32 @@ def _fit(image: Image, size: int) -> Image:
 
 
 def draw_sheet(
-    face: Reconstruction,
-    image_np: np.ndarray,
+    face: Face,
+    image: np.ndarray,
     choice: OutputChoice,
-    segmentation: Segmentation | None,
+    parts: Parts | None,
     appearance: Appearance,
-    rasterizer: str = "auto",
 ) -> np.ndarray:
     """Contact sheet [H, W, 3] uint8 of a face: see `reconstruction_panels`."""
-    matrix = panel_matrix(to_numpy(face.points_2d), face.image_size)
+    matrix = panel_matrix(to_numpy(face.points_photo), face.image_size)
     size = (PANEL_SIZE, PANEL_SIZE)
-    panel = panel_image(image_np, matrix)
-    from_crop = torch.from_numpy(_compose(matrix, face.crop.inverse_matrix.numpy()))
+    panel = panel_image(image, matrix)
+    from_crop = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
     faces = face.model.faces
     with torch.no_grad(), threads_limited(1):  # small steps, as in `segment.segment_both`
-        from_crop = from_crop.to(face.points_2d)[None]
+        from_crop = from_crop.to(face.points_photo)
         clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
-        fragments = rasterize(clip, faces, size, rasterizer)
+        fragments = rasterize(clip, faces, size, face.batch.rasterizer)
         shape, mask = render_shape(appearance.normals, fragments, faces)
         textured, _ = render_image(appearance.colors, fragments, faces)
     drawn = mask[0, 0].cpu().numpy() > 0
     labels, bits = None, None
-    if segmentation is not None and matrix[0, 0] > 1:  # enlarged: drawn again, to be sharp
-        arguments = (face.decoded, face.model, face.camera, size, from_crop, rasterizer)
+    if parts is not None and matrix[0, 0] > 1:  # enlarged: drawn again, to be sharp
+        arguments = (face.decoded, face.model, face.camera, size, from_crop, face.batch.rasterizer)
         labels, bits = (drawn[0].cpu().numpy() for drawn in segment_both(*arguments))
-    elif segmentation is not None:
-        labels = panel_labels(segmentation.labels, matrix)
-        bits = panel_labels(segmentation.part_bits, matrix)
+    elif parts is not None:
+        labels = panel_labels(parts.labels, matrix)
+        bits = panel_labels(parts.part_bits, matrix)
     panels = reconstruction_panels(
         panel,
         shape=overlay(panel, _picture(shape), drawn),
@@ -271,8 +271,3 @@ def draw_sheet(
 def _picture(image: torch.Tensor) -> np.ndarray:
     """[1, 3, H, W] 0…1 as [H, W, 3] uint8."""
     return (image[0].permute(1, 2, 0).clamp(0, 1) * 255).round().byte().cpu().numpy()
-
-
-def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """Affine maps [2, 3]: first `inner`, then `outer`."""
-    return np.column_stack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2] + outer[:, 2]])

@@ -1,4 +1,4 @@
-"""How a face looks: normals, visibility, colours, and the texture taken from its photo."""
+"""How faces look: normals, visibility, colors, and textures taken from the photo."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from v3recon._fast.threads import threads_limited
 from v3recon.decode import posed_normals
 from v3recon.geometry.camera import to_clip
 from v3recon.geometry.spherical_harmonics import shade_sh
-from v3recon.reconstruct.faces import Reconstruction
+from v3recon.reconstruct.faces import Face, Faces
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.uv.bake import uv_layout
@@ -22,12 +22,12 @@ from v3recon.uv.texture_extraction import extract_texture as extract_uv_texture
 
 @dataclass(frozen=True)
 class Appearance:
-    """What several products of one face share.
+    """What several products of the same faces share.
 
     Attributes:
-        normals: [1, V, 3] unit normals, world frame.
-        visible: [1, V] bool, vertices that the camera sees at the resolution of the crop.
-        colors: [1, V, 3] RGB, the model's albedo under the estimated light; 0…1 where not over-lit.
+        normals: [N, V, 3] unit normals, world frame.
+        visible: [N, V] bool, vertices that the camera sees at the resolution of the crop.
+        colors: [N, V, 3] RGB, the model's albedo under the estimated light; 0…1 where not over-lit.
     """
 
     normals: Tensor
@@ -35,55 +35,65 @@ class Appearance:
     colors: Tensor
 
 
-def make_appearance(face: Reconstruction, rasterizer: str = "auto") -> Appearance:
-    """Normals, visibility and colours of a face's vertices.
+def make_appearance(faces: Faces, rasterizer: str | None = None) -> Appearance:
+    """Normals, visibility and colors of the vertices of faces.
 
     Args:
-        face: the face.
-        rasterizer: see `render.rasterize.rasterize`.
+        faces: N faces.
+        rasterizer: see `render.rasterize.rasterize`; default the faces' own.
     """
-    model, size = face.model, (face.camera.image_size, face.camera.image_size)
+    model, size = faces.model, (faces.camera.image_size, faces.camera.image_size)
     with torch.no_grad(), threads_limited(1):  # small steps, as in `segment.segment_both`
-        normals = posed_normals(face.decoded, model)
-        clip = to_clip(face.decoded.vertices, face.camera, size)
-        fragments = rasterize(clip, model.faces, size, rasterizer)
+        normals = posed_normals(faces.decoded, model)
+        clip = to_clip(faces.decoded.vertices, faces.camera, size)
+        fragments = rasterize(clip, model.faces, size, rasterizer or faces.rasterizer)
         visible = visible_vertices(fragments, model.faces, normals)
-        colors = shade_sh(model.albedo(face.coeffs.alb), normals, face.coeffs.sh)
+        colors = shade_sh(model.albedo(faces.coeffs.alb), normals, faces.coeffs.sh)
     return Appearance(normals, visible, colors)
 
 
 def extract_texture(
-    face: Reconstruction,
-    image_np: np.ndarray,
+    faces: Faces | Face,
+    image: np.ndarray | None = None,
     size: int = 1024,
     *,
-    rasterizer: str = "auto",
+    rasterizer: str | None = None,
     appearance: Appearance | None = None,
     workers: int | None = None,
 ) -> ExtractedTexture:
-    """Unwrap a face of its photo, completed where it is hidden.
+    """Unwrap faces of their photo, completed where they are hidden.
 
     Args:
-        face: the face.
-        image_np: [H, W, 3] uint8 RGB, the photo that the face was found in.
-        size: side of the texture, texels.
-        rasterizer: see `render.rasterize.rasterize`.
-        appearance: of the face, where it is known already.
+        faces: faces of one photo, or one of them.
+        image: [H, W, 3] uint8 RGB, the photo; default the one that the faces hold.
+        size: side of the texture, texels, 16…8192.
+        rasterizer: see `render.rasterize.rasterize`; default the faces' own.
+        appearance: of the faces, where it is known already.
         workers: threads; default as many as torch's.
 
+    Returns:
+        Textures [N, S, S, 3] of `Faces`, [S, S, 3] of a `Face`.
+
     Raises:
-        ValueError: if the photo has another size.
+        ValueError: if there is no photo, or it has another size.
     """
-    if image_np.shape[:2] != face.image_size:
-        raise ValueError(f"the face is of a photo {face.image_size}, not {image_np.shape[:2]}")
-    appearance = appearance or make_appearance(face, rasterizer)
+    if isinstance(faces, Face):
+        options: dict = {"rasterizer": rasterizer, "appearance": appearance, "workers": workers}
+        return extract_texture(faces.batch, image, size, **options)[0]
+    if not 16 <= size <= 8192:
+        raise ValueError(f"size: a texture's side is 16…8192 texels, not {size}")
+    image = faces.photo(image)
+    if len(faces) == 0:
+        none = np.zeros((0, size, size), bool)
+        return ExtractedTexture(np.zeros((0, size, size, 3), np.uint8), none, none)
+    appearance = appearance or make_appearance(faces, rasterizer)
     with torch.no_grad():
         return extract_uv_texture(
-            image_np,
-            face.points_2d[None],
+            image,
+            faces.points_photo,
             visible=appearance.visible,
             normals=appearance.normals,
             model_colors=appearance.colors,
-            layout=uv_layout(face.model, size),
+            layout=uv_layout(faces.model, size),
             workers=workers,
         )

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from v3recon.io.atomic import replace_on_success, write_text_atomic
-from v3recon.reconstruct.faces import LANDMARK_SETS, Reconstruction
-from v3recon.reconstruct.segment import Segmentation
+from v3recon.reconstruct.faces import LANDMARK_SETS, Face
+from v3recon.reconstruct.segment import Parts
 from v3recon.reconstruct.texture import Appearance
 
 JSON_DECIMALS = 6
@@ -92,7 +92,7 @@ def _plain(value: Any) -> Any:
     return round(value, JSON_DECIMALS) if isinstance(value, float) else value
 
 
-def face_values(face: Reconstruction, choice: OutputChoice) -> dict[str, Any]:
+def face_values(face: Face, choice: OutputChoice) -> dict[str, Any]:
     """The small results: landmarks, coefficients, pose, camera, crop, detection.
 
     Keys `ldm68 ldm106 ldm106_2d ldm134` are as in 3DDFA_V3's file.
@@ -122,21 +122,21 @@ def face_values(face: Reconstruction, choice: OutputChoice) -> dict[str, Any]:
 
 
 def face_arrays(
-    face: Reconstruction,
+    face: Face,
     choice: OutputChoice,
-    segmentation: Segmentation | None,
+    parts: Parts | None,
     appearance: Appearance,
 ) -> dict[str, Any]:
     """The large results: vertices, visibility, and 3DDFA_V3's `seg_visible` and `seg`."""
     arrays: dict[str, Any] = {
-        "vertices": to_numpy(face.decoded.vertices[0]),
-        "points_2d": to_numpy(face.points_2d),
+        "vertices": to_numpy(face.vertices),
+        "points_2d": to_numpy(face.points_photo),
         "visible": appearance.visible[0].cpu().numpy(),
     }
-    if segmentation is not None and choice.seg_visible:
-        arrays["seg_visible"] = segmentation.labels[..., None]
-    if segmentation is not None and choice.seg:
-        arrays["seg"] = PackedMasks(segmentation.part_bits)
+    if parts is not None and choice.seg_visible:
+        arrays["seg_visible"] = parts.labels[..., None]
+    if parts is not None and choice.seg:
+        arrays["seg"] = PackedMasks(parts.part_bits)
     return arrays
 
 

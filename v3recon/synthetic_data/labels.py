@@ -176,7 +176,7 @@ def matrix_to_picture(to_canvas: np.ndarray) -> np.ndarray:
 def _landmark_ids(
     decoded: Decoded, rotation: Tensor, coeffs: FaceCoeffs, model: LinearFaceModel
 ) -> dict[str, np.ndarray]:
-    contour = march_contour(decoded.shape, rotation, coeffs.trans, model)
+    contour = march_contour(decoded.model_vertices, rotation, coeffs.trans, model)
     return {
         "68": marched_landmarks_68(contour, model)[0].numpy(),
         "106": marched_landmarks_106(contour, model)[0].numpy(),

@@ -127,8 +127,8 @@ def judge(
     found = None if reader is None else reader(after, points)
     share = np.nan
     if found is not None and states_before is not None:
-        intended = measure_states(edited.decoded.shape[0, :POINT_COUNT].numpy())
-        intended = intended - measure_states(face.decoded.shape[0, :POINT_COUNT].numpy())
+        intended = measure_states(edited.decoded.model_vertices[0, :POINT_COUNT].numpy())
+        intended = intended - measure_states(face.decoded.model_vertices[0, :POINT_COUNT].numpy())
         share = response(intended, measure_states(found) - states_before)
     reason = ""
     if fold > MAX_FOLD:

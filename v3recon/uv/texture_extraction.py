@@ -43,7 +43,7 @@ _GAIN_RANGE = (0.5, 2.0)  # limits of relighting the mirrored side and of the mo
 
 @dataclass(frozen=True)
 class ExtractedTexture:
-    """Textures of B faces of one photo.
+    """Textures of B faces of one photo; an index gives one face's, without B.
 
     Attributes:
         texture: [B, S, S, 3] uint8 RGB, row 0 at v = 1.
@@ -54,6 +54,9 @@ class ExtractedTexture:
     texture: npt.NDArray[np.uint8]
     seen: npt.NDArray[np.bool_]
     mirrored: npt.NDArray[np.bool_]
+
+    def __getitem__(self, index: int | slice) -> ExtractedTexture:
+        return ExtractedTexture(self.texture[index], self.seen[index], self.mirrored[index])
 
 
 def extract_texture(

@@ -18,8 +18,8 @@ from torch import Tensor
 from v3recon.decode import decode
 from v3recon.face_models import parts
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
-from v3recon.geometry.similarity import apply_affine_2d
 from v3recon.reconstruct.segment import visible_labels
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
