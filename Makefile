@@ -8,7 +8,7 @@ BUILD_STAMP := $(VENV)/.stamp-build
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types format install dev build-env bench clean
+.PHONY: help demo test minimal check lint types format install dev build-env bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -57,6 +57,13 @@ format: $(DEV_STAMP)  ## let ruff mend what it can
 
 bench: $(DEV_STAMP)  ## time the steps of a reconstruction
 	$(BIN)/python benchmarks/reconstruct.py
+
+minimal: requirements.txt requirements-nodeps.txt requirements-dev.txt  ## run the tests with the oldest versions that requirements.txt admits
+	test -x .venv-minimal/bin/python || $(PYTHON) -m venv .venv-minimal
+	.venv-minimal/bin/python -m pip install --quiet uv
+	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --resolution lowest-direct -r requirements.txt -r requirements-dev.txt
+	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --no-deps -r requirements-nodeps.txt -e .
+	.venv-minimal/bin/python -m pytest
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache results build dist *.egg-info

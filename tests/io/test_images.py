@@ -200,6 +200,8 @@ def test_first_of_several_frames(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "PPM"])
 def test_less_common_formats(tmp_path, kind):
     image = np.tile(gradient(), (3, 3, 1))
+    if kind == "AVIF" and kind not in Image.SAVE:
+        pytest.skip("Pillow reads AVIF from 11.3 on")
     Image.fromarray(image).save(tmp_path / "a", kind)
     assert np.abs(read_image(tmp_path / "a").astype(int) - image).mean() < 8
 

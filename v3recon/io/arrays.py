@@ -163,7 +163,7 @@ def _read_header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...], _Order]:
         sizes = tuple(int(word.strip().rstrip("L")) for word in shape[1].split(",") if word.strip())
     except (TypeError, ValueError):
         raise _MalformedError("has a damaged header") from None
-    if dtype.kind not in _KINDS or not dtype.itemsize or len(sizes) > 32:
+    if dtype.kind not in _KINDS or dtype.itemsize < 1 or len(sizes) > 32:
         raise _MalformedError(f"holds {dtype}, expected numbers or text")
     return dtype, sizes, "F" if order[1] == "True" else "C"
 

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ _FORMATS = (
     *("HEIF", "JXL"),  # of plug-ins
 )
 _ORIENTATION = 0x0112
+_MAX_TAGS = 500
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
     3: lambda image: image[::-1, ::-1],
@@ -90,6 +92,10 @@ def read_image(path: str | Path) -> np.ndarray:
         raise
     except Exception as error:  # decoders raise a dozen kinds for damaged files
         raise ValueError(f"damaged or unreadable photo ({one_line(error)})") from None
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":  # a plug-in written in Rust that gave up
+            raise
+        raise ValueError("damaged or unreadable photo") from None
 
 
 def image_of_pillow(image: Image.Image) -> np.ndarray:
@@ -168,12 +174,30 @@ def _orientation(image: Image.Image) -> int:
 
     Only this one tag is looked at: others of a type that the standard forbids are common.
     """
+    exif = image.info.get("exif")
+    found = _orientation_of(exif) if isinstance(exif, bytes) else None
+    if found is not None:
+        return found
     try:
         value = image.getexif().get(_ORIENTATION, 1)
         value = value[0] if isinstance(value, tuple | list | bytes) else value
         return int(float(value))
     except Exception:  # tags can be damaged in any way, and the photo be sound
         return 1
+
+
+def _orientation_of(exif: bytes) -> int | None:
+    """The tag's value in a block of EXIF, whatever the types of others; None if it is not there."""
+    exif = exif.removeprefix(b"Exif\0\0")
+    order: Literal["little", "big"] = "little" if exif[:2] == b"II" else "big"
+    start = int.from_bytes(exif[4:8], order)
+    for number in range(min(int.from_bytes(exif[start : start + 2], order), _MAX_TAGS)):
+        at = start + 2 + 12 * number
+        if int.from_bytes(exif[at : at + 2], order) == _ORIENTATION:
+            kind = int.from_bytes(exif[at + 2 : at + 4], order)
+            width = {1: 1, 3: 2, 4: 4, 6: 1, 8: 2, 9: 4}.get(kind)  # whole numbers
+            return None if width is None else int.from_bytes(exif[at + 8 : at + 8 + width], order)
+    return None
 
 
 def _to_srgb(image: Image.Image) -> np.ndarray:

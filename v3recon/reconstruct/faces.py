@@ -55,7 +55,7 @@ class Faces:
         crop: photo pixels to crop pixels and back, matrix [N, 2, 3].
         image_size: (H, W) of the photo.
         detections: where each face was found; None for photos that are crops already.
-        quality: [N] 0…1, how probably a face is one and found right (`quality.mirror_quality`);
+        quality: [N] 0…1, how probably a face is one and found right (`quality.face_quality`);
             below `quality.DOUBTFUL` it is more probably wrong. NaN where it was not asked for.
         image: [H, W, 3] uint8 RGB, the photo; None after unpickling.
         rasterizer: what draws parts and textures, see `render.rasterize.rasterize`.

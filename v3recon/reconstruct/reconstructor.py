@@ -33,7 +33,7 @@ from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.reconstruct.assets import find_assets
 from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces, no_faces
 from v3recon.reconstruct.inputs import as_images
-from v3recon.reconstruct.quality import DOUBTFUL, mirror_quality
+from v3recon.reconstruct.quality import DOUBTFUL, face_quality, mirror_distance
 from v3recon.reconstruct.turned import (
     from_turned_coeffs,
     from_turned_crop,
@@ -330,11 +330,11 @@ class FaceReconstructor:
                 mirrored = decode(self.regressor(batch.flip(3)), self.model, self.camera)
             found = torch.cat([face.decoded.points_2d for face in part])
             ids = self.model.landmarks_68
-            quality = mirror_quality(found[:, ids], mirrored.points_2d[:, ids], self.camera)
-            quality = quality.cpu().clone()
+            apart = mirror_distance(found[:, ids], mirrored.points_2d[:, ids], self.camera)
             rated += [
-                Face(replace(face.batch, quality=value))
-                for face, value in zip(part, quality.split(1), strict=True)
+                Face(replace(face.batch, quality=torch.tensor([face_quality(distance, *known)])))
+                for face, distance in zip(part, apart.tolist(), strict=True)
+                for known in [(face.landmarks_68, face.detection)]
             ]
         return rated
 
