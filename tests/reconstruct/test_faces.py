@@ -127,6 +127,7 @@ def test_saving_names_files_and_returns_them(faces, tmp_path):
     assert [path.name for path in faces[0].save(tmp_path / "few", choice=few)] == [
         "photo.json",
         "photo.npy",
+        "photo.npz",
         "photo.png",
     ]
     for name in ("a/b", "", ".."):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import sys
 
+from v3recon.io.messages import say_anything
+
 COMMANDS = {
     "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
     "build-face-model": (
@@ -25,6 +27,7 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; returns its exit status (2 for wrong usage)."""
+    say_anything()
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print("usage: v3recon COMMAND [options]      (v3recon COMMAND --help)\n")

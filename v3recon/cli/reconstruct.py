@@ -18,7 +18,8 @@ from tqdm import tqdm
 from v3recon._fast.memory import keep_freed_memory
 from v3recon._fast.threads import let_helpers_sleep
 from v3recon.io.images import read_image
-from v3recon.io.photo_files import list_photos
+from v3recon.io.messages import one_line, say_anything
+from v3recon.io.photo_files import find_photos
 
 TRUE_WORDS = ("1", "true", "yes")
 FALSE_WORDS = ("0", "false", "no")
@@ -56,9 +57,9 @@ def _switch(text: str) -> dict[str, Any]:
 class ReconstructConfig:
     """Reconstruct the faces of photos in 3D.
 
-    Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy and NAME.json (values),
-    NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are on by default and also take true,
-    false, yes and no.
+    Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy (3DDFA_V3's values),
+    NAME.npz and NAME.json (all values), NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are
+    on by default and also take true, false, yes and no. Flags may be shortened.
     """
 
     inputpath: tuple[Path, ...] = field(
@@ -139,6 +140,14 @@ class ReconstructConfig:
         default=None,
         metadata=_cli("lowest detection score, 0 to 1", type=float, metavar="SCORE"),
     )
+    min_quality: float = field(
+        default=0.0,
+        metadata=_cli(
+            "leave out faces of a lower quality, 0 to 1; doubtful ones are below 0.5 (default: 0)",
+            type=float,
+            metavar="QUALITY",
+        ),
+    )
     batch_size: int = field(
         default=16,
         metadata=_cli("faces in the network together (default: 16)", type=int, metavar="N"),
@@ -154,6 +163,8 @@ class ReconstructConfig:
             raise ValueError(f"--max-faces must be at least 1, got {self.max_faces}")
         if self.min_confidence is not None and not 0 <= self.min_confidence <= 1:
             raise ValueError(f"--min-confidence must be in 0…1, got {self.min_confidence}")
+        if not 0 <= self.min_quality <= 1:
+            raise ValueError(f"--min-quality must be in 0…1, got {self.min_quality}")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if not 16 <= self.texture_size <= 8192:
@@ -166,11 +177,13 @@ class Summary:
 
     Attributes:
         faces: number of faces written, by photo.
+        doubtful: photos of faces that are more probably wrong than right, with their quality.
         without_face: photos in which none was found.
         failed: photo and reason.
     """
 
     faces: dict[Path, int] = field(default_factory=dict)
+    doubtful: list[tuple[Path, float]] = field(default_factory=list)
     without_face: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
@@ -196,17 +209,31 @@ def parse_arguments(argv: list[str] | None = None) -> ReconstructConfig:
         allow_abbrev=False,
     )
     for one in fields(ReconstructConfig):
-        # 3DDFA_V3's own flags have underscores, ours have hyphens; both are understood for all.
-        spellings = [f"--{one.name}", f"--{one.name.replace('_', '-')}"]
-        shown, hidden = spellings if one.name in REFERENCE_FLAGS else reversed(spellings)
-        options: dict[str, Any] = {"dest": one.name, **one.metadata["how"]}
-        parser.add_argument(
-            *one.metadata["short"], shown, default=one.default, help=one.metadata["help"], **options
-        )
-        if hidden != shown:
-            nothing = argparse.SUPPRESS
-            parser.add_argument(hidden, default=nothing, help=nothing, **options)
-    return ReconstructConfig(**vars(parser.parse_args(argv)))
+        how = {"dest": one.name, "default": one.default, "help": one.metadata["help"]}
+        parser.add_argument(*one.metadata["short"], _flag(one.name), **how, **one.metadata["how"])
+    argv = sys.argv[1:] if argv is None else argv
+    return ReconstructConfig(**vars(parser.parse_args([_whole_flag(word) for word in argv])))
+
+
+def _flag(name: str) -> str:
+    """How a field is shown: 3DDFA_V3's own flags have underscores, ours have hyphens."""
+    return f"--{name if name in REFERENCE_FLAGS else name.replace('_', '-')}"
+
+
+def _whole_flag(word: str) -> str:
+    """A flag that is shortened, or spelled with the other dash, in full; other words as they are.
+
+    argparse does the former only if it knows the latter's spellings as one flag, which it does not.
+    """
+    start, equals, value = word.partition("=")
+    if not start.startswith("--") or start == "--":
+        return word
+    wanted = start[2:].replace("-", "_")
+    names = [one.name for one in fields(ReconstructConfig)]
+    found = [name for name in names if name.startswith(wanted)]
+    if wanted not in names and len(found) != 1:
+        return word
+    return _flag(wanted if wanted in names else found[0]) + equals + value
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -217,12 +244,14 @@ def main(argv: list[str] | None = None) -> int:
         wrong usage or missing assets, 130 when interrupted.
     """
     started = time.perf_counter()
+    say_anything()
     keep_freed_memory(one_pool=True)
     let_helpers_sleep()
     summary = Summary()
     try:
         config = parse_arguments(argv)
-        photos = list_photos(config.inputpath)
+        found = find_photos(config.inputpath)
+        photos = found.photos
         make_folder(config.savepath)
         process = _load_processor(config, photos)
     except ValueError as error:
@@ -245,6 +274,8 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         status = INTERRUPTED
     seconds = time.perf_counter() - loaded
+    if found.results:
+        print(f"left out: {len(found.results)} pictures of earlier results")
     print_summary(summary, config.savepath, seconds, loaded - started)
     return status
 
@@ -288,6 +319,7 @@ def read_batches(photos: Sequence[Path], batch_size: int, summary: Summary) -> I
 def print_summary(summary: Summary, savepath: Path, seconds: float, load_seconds: float) -> None:
     """Say what became of the photos, on standard output."""
     for title, lines in (
+        ("doubtful faces in", [f"{path}: quality {one:.2f}" for path, one in summary.doubtful]),
         ("no face found in", [str(path) for path in summary.without_face]),
         ("failed", [f"{path}: {reason}" for path, reason in summary.failed]),
     ):
@@ -308,8 +340,9 @@ def _load_processor(
     """What reconstructs a batch of photos and writes the results."""
     # Slow to import, and not needed to explain the flags.
     from v3recon.reconstruct.faces import LANDMARK_SETS
+    from v3recon.reconstruct.quality import DOUBTFUL
     from v3recon.reconstruct.reconstructor import FaceReconstructor
-    from v3recon.reconstruct.save import OutputChoice, output_names, write_face
+    from v3recon.reconstruct.save import OutputChoice, output_names, save_faces
 
     reconstructor = FaceReconstructor.from_pretrained(
         config.assets,
@@ -321,6 +354,7 @@ def _load_processor(
         rasterizer=config.rasterizer,
         max_faces=config.max_faces,
         min_confidence=config.min_confidence,
+        min_quality=config.min_quality,
         batch_size=config.batch_size,
     )
     choice = OutputChoice(
@@ -331,6 +365,11 @@ def _load_processor(
         extracted_texture=config.extractTex,
         texture_size=config.texture_size,
     )
+    settings = {
+        key: value
+        for key, value in vars(config).items()
+        if key not in ("inputpath", "savepath", "batch_size")
+    }
     names = dict(zip(photos, output_names(photos), strict=True))
 
     def process(batch: Batch, summary: Summary) -> None:
@@ -342,27 +381,24 @@ def _load_processor(
                 for one in batch:
                     process([one], summary)
             else:
-                summary.failed.append((batch[0][0], _one_line(error)))
+                summary.failed.append((batch[0][0], one_line(error)))
             return
         for (path, _), faces in zip(batch, found, strict=True):
             try:
-                for index, face in enumerate(faces):
-                    name = names[path] if index == 0 else f"{names[path]}_face{index + 1}"
-                    folder = config.savepath / names[path]
-                    write_face(folder, name, face, choice)
+                folder, about = config.savepath / names[path], {"photo": path, "settings": settings}
+                if len(faces) or folder.is_dir():
+                    save_faces(faces, folder, names[path], choice=choice, **about)
             except Exception as error:
-                summary.failed.append((path, _one_line(error)))
+                summary.failed.append((path, one_line(error)))
                 continue
+            qualities = [float(face.quality) for face in faces]
+            summary.doubtful += [(path, one) for one in qualities if one < DOUBTFUL]
             if faces:
                 summary.faces[path] = len(faces)
             else:
                 summary.without_face.append(path)
 
     return process
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 
 _LONGEST = 160
@@ -24,3 +25,11 @@ def some_of(names: Iterable[object]) -> str:
     listed = [one_line(name)[:40] for name in names]
     more = ", …" if len(listed) > _MOST else ""
     return ", ".join(listed[:_MOST]) + more if listed else "none"
+
+
+def say_anything() -> None:
+    """Let standard output and error escape letters that they cannot encode; for programs."""
+    for stream in (sys.stdout, sys.stderr):
+        change = getattr(stream, "reconfigure", None)
+        if change is not None:
+            change(errors="backslashreplace")

@@ -89,6 +89,12 @@ def write_obj(
         _write_lines(path, columns, faces, uv_coords, material)
 
 
+def material_files(path: Path) -> list[Path]:
+    """The `.mtl` and the picture that belong to a mesh with a texture."""
+    name = ascii_name_of(path.stem)
+    return [path.with_name(f"{name}.mtl"), path.with_name(f"{name}.png")]
+
+
 def read_obj(path: str | Path) -> ObjMesh:
     """Read a triangle mesh; normals, groups and smoothing are ignored.
 
@@ -175,10 +181,10 @@ def _write_lines(
 
 def _write_material(path: Path, texture: np.ndarray) -> None:
     """The picture and the `.mtl` that names it beside the mesh."""
-    name = ascii_name_of(path.stem)
-    write_png(path.with_name(f"{name}.png"), texture)
+    library, picture = material_files(path)
+    write_png(picture, texture)
     lines = "newmtl face\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
-    write_text_atomic(path.with_name(f"{name}.mtl"), f"{lines}map_Kd {name}.png\n")
+    write_text_atomic(library, f"{lines}map_Kd {picture.name}\n")
 
 
 def _check(

@@ -1,8 +1,9 @@
-"""Values of one face: `<name>.npy` in 3DDFA_V3's layout and a small JSON twin without pickle."""
+"""Values of one face: `<name>.npy` as 3DDFA_V3 has it, all of them in `<name>.npz` and as JSON."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,8 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
+import v3recon
+from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.io.atomic import replace_on_success, write_text_atomic
+from v3recon.io.reference_npy import PlacedMask, box_of
 from v3recon.reconstruct.faces import LANDMARK_SETS, Face
+from v3recon.reconstruct.quality import DOUBTFUL
 from v3recon.reconstruct.segment import Parts
 from v3recon.reconstruct.texture import Appearance
 
@@ -40,56 +45,59 @@ class OutputChoice:
     texture_size: int = 1024
 
 
-class PackedMasks:
-    """Eight masks [H, W] in one byte a pixel, which unpickle as a plain (H, W, 8) uint8 array.
-
-    The pickle names `numpy.unpackbits` and its arguments, so `np.load(..., allow_pickle=True)`
-    needs nothing of this package, and the file holds an eighth of the bytes.
-    """
-
-    def __init__(self, bits: np.ndarray) -> None:
-        """Keep bits [H, W] uint8; bit p of a pixel = part p."""
-        assert bits.ndim == 2 and bits.dtype == np.uint8, (bits.shape, bits.dtype)
-        self.bits = bits
-
-    def unpack(self) -> np.ndarray:
-        """[H, W, 8] uint8, 0 or 1."""
-        function, arguments = self.__reduce__()
-        return function(*arguments)
-
-    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
-        return np.unpackbits, (self.bits[..., None], -1, 8, "little")
-
-
-def write_results(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write a dict of arrays as `np.load(path, allow_pickle=True).item()` reads it.
-
-    Args:
-        path: the .npy file; its folder exists.
-        values: arrays, `PackedMasks`, numbers, strings and dicts of them.
-    """
-    with replace_on_success(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.array(dict(values), dtype=object), allow_pickle=True)
-
-
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write the same kind of dict as JSON, a line for each key; arrays become rounded lists."""
-    lines = [
-        f"{json.dumps(str(key))}: {json.dumps(_plain(value), ensure_ascii=False)}"
-        for key, value in values.items()
-    ]
+    """Write a dict as JSON, a line for each key; arrays become rounded lists, NaN becomes null."""
+    lines = [f"{_json(str(key))}: {_json(_plain(value))}" for key, value in values.items()]
     write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _json(value: Any) -> str:
+    """One value; letters that no UTF-8 can hold, of undecodable file names, are escaped."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(value, allow_nan=False)
+    return text
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        is_float = np.issubdtype(value.dtype, np.floating)
-        return (value.astype(np.float64).round(JSON_DECIMALS) if is_float else value).tolist()
+        return _plain(value.tolist())
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    return round(value, JSON_DECIMALS) if isinstance(value, float) else value
+    if isinstance(value, float):
+        return round(value, JSON_DECIMALS) if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def face_origin(
+    face: Face, choice: OutputChoice, photo: str, number: int, count: int, settings: Mapping
+) -> dict[str, Any]:
+    """Where a face's values come from: the first keys of its JSON file.
+
+    Args:
+        face: the face.
+        choice: which outputs were asked for.
+        photo: the photo as the user named it.
+        number: of the face in the photo, from 1.
+        count: faces of the photo.
+        settings: of the program, JSON values.
+    """
+    return {
+        "v3recon": v3recon.__version__,
+        "photo": photo,
+        "face": number,
+        "faces": count,
+        "quality": face.quality,
+        "doubtful": bool(face.quality < DOUBTFUL),
+        "versions": {"numpy": np.__version__, "torch": torch.__version__},
+        "face_model": face.model.name,
+        "face_model_hash": face.model.content_hash,
+        "settings": {**asdict(choice), **settings},
+    }
 
 
 def face_values(face: Face, choice: OutputChoice) -> dict[str, Any]:
@@ -101,7 +109,6 @@ def face_values(face: Face, choice: OutputChoice) -> dict[str, Any]:
         key: to_numpy(getattr(face, LANDMARK_SETS[key])) for key in choice.landmarks
     }
     values |= {
-        "face_model": face.model.name,
         "coeffs": {
             key: to_numpy(getattr(face.coeffs, key)[0])
             for key in ("id", "exp", "alb", "angle", "sh", "trans")
@@ -121,23 +128,76 @@ def face_values(face: Face, choice: OutputChoice) -> dict[str, Any]:
     return values
 
 
-def face_arrays(
-    face: Face,
-    choice: OutputChoice,
-    parts: Parts | None,
-    appearance: Appearance,
-) -> dict[str, Any]:
-    """The large results: vertices, visibility, and 3DDFA_V3's `seg_visible` and `seg`."""
-    arrays: dict[str, Any] = {
-        "vertices": to_numpy(face.vertices),
-        "points_2d": to_numpy(face.points_photo),
-        "visible": appearance.visible[0].cpu().numpy(),
+def reference_values(face: Face, choice: OutputChoice, parts: Parts | None) -> dict[str, Any]:
+    """What `<name>.npy` holds: 3DDFA_V3's six keys with its types and shapes.
+
+    `ldm68 ldm106 ldm106_2d ldm134` are float32 [N, 2] in photo pixels, `seg_visible` float64
+    [H, W, 1] with labels 0…8, `seg` float64 [H, W, 8] with 0 and 255; those that were chosen.
+    """
+    values: dict[str, Any] = {
+        key: to_numpy(getattr(face, LANDMARK_SETS[key])) for key in choice.landmarks
     }
     if parts is not None and choice.seg_visible:
-        arrays["seg_visible"] = parts.labels[..., None]
+        values["seg_visible"] = PlacedMask(parts.labels[..., None])
     if parts is not None and choice.seg:
-        arrays["seg"] = PackedMasks(parts.part_bits)
+        values["seg"] = PlacedMask(_unpacked(parts.part_bits), 255.0)
+    return values
+
+
+def face_arrays(
+    face: Face, choice: OutputChoice, parts: Parts | None, appearance: Appearance
+) -> dict[str, np.ndarray]:
+    """What `<name>.npz` holds beside the origin: all numbers of a face as plain arrays.
+
+    Coefficients are `id exp alb angle sh trans`. Masks are cut to `seg_box`, [4] top, left, bottom,
+    right (exclusive) in the photo: `seg_visible` [h, w] uint8 labels 0…8, `seg_bits` [h, w] uint8,
+    bit p of a pixel = part p.
+    """
+    arrays = {key: to_numpy(getattr(face, LANDMARK_SETS[key])) for key in choice.landmarks}
+    arrays |= {
+        key: to_numpy(getattr(face.coeffs, key)[0])
+        for key in ("id", "exp", "alb", "angle", "sh", "trans")
+    }
+    arrays |= {
+        "angle_degrees": to_numpy(face.angle_degrees),
+        "crop_matrix": face.crop.matrix.numpy(),
+        "image_size": np.array(face.image_size),
+        "vertices": to_numpy(face.vertices),
+        "points_photo": to_numpy(face.points_photo),
+        "visible": appearance.visible[0].cpu().numpy(),
+        "quality": np.array(face.quality),
+    }
+    if face.detection is not None:
+        arrays["detection_box"] = face.detection.box.numpy()
+        arrays["detection_score"] = np.array(face.detection.score)
+    if parts is not None:
+        box = box_of(np.logical_or(parts.labels, parts.part_bits))
+        inside = np.s_[box[0] : box[2], box[1] : box[3]]
+        arrays["seg_box"] = np.array(box)
+        if choice.seg_visible:
+            arrays["seg_visible"] = parts.labels[inside]
+        if choice.seg:
+            arrays["seg_bits"] = parts.part_bits[inside]
     return arrays
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, Any], origin: Mapping[str, Any]) -> None:
+    """Write arrays without pickle, with the origin as JSON text in `origin`; whole or not at all.
+
+    Raises:
+        ValueError: naming an array whose numbers are not finite, a missing quality apart.
+    """
+    for key, value in arrays.items():
+        if key != "quality" and not np.isfinite(value).all():
+            raise ValueError(f"{key} has values that are not finite")
+    text = json.dumps(_plain(origin), allow_nan=False)
+    with replace_on_success(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, origin=np.array(text), **arrays)
+
+
+def _unpacked(bits: np.ndarray) -> np.ndarray:
+    """Eight masks [H, W, 8] uint8, 0 or 1, of one byte a pixel."""
+    return np.unpackbits(bits[..., None], axis=-1, count=len(PART_NAMES), bitorder="little")
 
 
 def to_numpy(values: torch.Tensor) -> np.ndarray:
