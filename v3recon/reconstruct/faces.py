@@ -24,6 +24,7 @@ from v3recon.face_models.landmarks import landmark_points, march_contour, marche
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
+from v3recon.reconstruct.precision import full_precision
 from v3recon.types import Decoded, Detection, FaceCoeffs
 
 if TYPE_CHECKING:
@@ -373,7 +374,7 @@ def make_faces(
         detections: where each face was found.
         rasterizer: kept in the results.
     """
-    with torch.no_grad():
+    with full_precision():
         coeffs = FaceCoeffs.from_tensor(coeffs.to_tensor().clone(), coeffs.sizes)
         decoded = decode(coeffs, model, camera)
     geometry = [getattr(decoded, one.name) for one in fields(Decoded)]
@@ -450,7 +451,7 @@ def _restore(source: Any, content_hash: str, state: dict[str, Any]) -> Faces:
     if model.content_hash != content_hash:
         raise ValueError(f"face model {model.source}: not the one that the pickled faces are of")
     coeffs = FaceCoeffs.from_tensor(state.pop("coeffs"), model.sizes)
-    with torch.no_grad():
+    with full_precision():
         decoded = decode(coeffs, model, state["camera"])
     return Faces(model=model, coeffs=coeffs, decoded=decoded, **state)
 

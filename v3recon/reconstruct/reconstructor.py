@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.reconstruct.assets import find_assets
 from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces, no_faces
 from v3recon.reconstruct.inputs import as_images
+from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.quality import DOUBTFUL, face_quality, mirror_distance
 from v3recon.reconstruct.turned import (
     from_turned_coeffs,
@@ -102,6 +104,11 @@ class FaceReconstructor:
             raise ValueError(f"min_quality: a quality in 0…1, not {self.min_quality}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size: at least 1, not {self.batch_size}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """As bytes: torch's loaders would send each tensor as an open file of its own, and fail."""
+        state = {one.name: getattr(self, one.name) for one in fields(self)}
+        return _unpickled, (pickle.dumps(state),)
 
     @classmethod
     def from_pretrained(
@@ -326,7 +333,7 @@ class FaceReconstructor:
             part = faces[start : start + self.batch_size]
             photos = images[start : start + self.batch_size]
             batch = self._pixels(photos, [face.crop for face in part])
-            with torch.inference_mode():
+            with full_precision(), torch.inference_mode():
                 mirrored = decode(self.regressor(batch.flip(3)), self.model, self.camera)
             found = torch.cat([face.decoded.points_2d for face in part])
             ids = self.model.landmarks_68
@@ -379,7 +386,7 @@ class FaceReconstructor:
         for start in range(0, len(crops), self.batch_size):
             part = slice(start, start + self.batch_size)
             batch = self._pixels(images[part], crops[part])
-            with torch.inference_mode():
+            with full_precision(), torch.inference_mode():
                 coeffs = self.regressor(batch)
             photos = images[part]
             found = detections[part] if detections is not None else [None] * len(photos)
@@ -399,6 +406,11 @@ def _movement(before: Face, after: Face) -> float:
     points = after.landmarks_68
     size = (points.amax(0) - points.amin(0)).prod().sqrt()
     return float((points - before.landmarks_68).norm(dim=1).mean() / size)
+
+
+def _unpickled(state: bytes) -> FaceReconstructor:
+    """A reconstructor from its attributes; see `FaceReconstructor.__reduce__`."""
+    return FaceReconstructor(**pickle.loads(state))
 
 
 def _same_place(one: Face, other: Face) -> bool:

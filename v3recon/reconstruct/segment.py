@@ -23,6 +23,7 @@ from v3recon.face_models.parts import color_table
 from v3recon.geometry.affine2d import compose_affine_2d, resize_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.reconstruct.faces import Face, Faces
+from v3recon.reconstruct.precision import full_precision
 from v3recon.render.interpolate import interpolate_labels
 from v3recon.render.rasterize import cover, rasterize
 from v3recon.render.visibility import facing_camera, touched_vertices
@@ -56,7 +57,7 @@ def segment_visible(
     Returns:
         [B, H, W] uint8, 0…8.
     """
-    with torch.no_grad():
+    with full_precision():
         windows = _windows(decoded, camera, image_size, from_crop)
         facing = _facing(decoded, model) if normals is None else normals[..., 2] >= 0
         return _draw_visible(windows, decoded, model, image_size, rasterizer, lambda: facing)
@@ -76,7 +77,7 @@ def segment_both(
     With `cut_out` the faces fill the map, so that no window around them needs to be found.
     """
     # One thread for torch: its steps are so small that they would only wait for helpers.
-    with torch.no_grad(), threads_limited(1):
+    with full_precision(), threads_limited(1):
         windows = _windows(decoded, camera, image_size, from_crop, cut_out)
         arguments = (windows, decoded, model, image_size, rasterizer)
         if decoded.vertices.device.type != "cpu":
@@ -140,7 +141,7 @@ def segment_part_bits(
     rasterizer: str = "auto",
 ) -> Tensor:
     """`segment_parts` packed: [B, H, W] uint8, bit p of a pixel = part p; same arguments."""
-    with torch.no_grad():
+    with full_precision():
         windows = _windows(decoded, camera, image_size, from_crop)
         return _draw_part_bits(windows, decoded, model, image_size, rasterizer)
 

@@ -17,6 +17,7 @@ from v3recon.geometry.affine2d import compose_affine_2d
 from v3recon.geometry.camera import to_clip
 from v3recon.reconstruct.draw import Image, Points, draw_landmarks, overlay, overlay_labels
 from v3recon.reconstruct.faces import LANDMARK_SETS, Face
+from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.segment import Parts, segment_both
 from v3recon.reconstruct.texture import Appearance
 from v3recon.reconstruct.values import OutputChoice, to_numpy
@@ -240,7 +241,7 @@ def draw_sheet(
     panel = panel_image(image, matrix)
     from_crop = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
     faces = face.model.faces
-    with torch.no_grad(), threads_limited(1):  # small steps, as in `segment.segment_both`
+    with full_precision(), threads_limited(1):  # small steps, as in `segment.segment_both`
         from_crop = from_crop.to(face.points_photo)
         clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
         fragments = rasterize(clip, faces, size, face.batch.rasterizer)

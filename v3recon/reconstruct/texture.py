@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from v3recon._fast.threads import threads_limited
@@ -13,6 +12,7 @@ from v3recon.decode import posed_normals
 from v3recon.geometry.camera import to_clip
 from v3recon.geometry.spherical_harmonics import shade_sh
 from v3recon.reconstruct.faces import Face, Faces
+from v3recon.reconstruct.precision import full_precision
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.uv.bake import uv_layout
@@ -43,7 +43,7 @@ def make_appearance(faces: Faces, rasterizer: str | None = None) -> Appearance:
         rasterizer: see `render.rasterize.rasterize`; default the faces' own.
     """
     model, size = faces.model, (faces.camera.image_size, faces.camera.image_size)
-    with torch.no_grad(), threads_limited(1):  # small steps, as in `segment.segment_both`
+    with full_precision(), threads_limited(1):  # small steps, as in `segment.segment_both`
         normals = posed_normals(faces.decoded, model)
         clip = to_clip(faces.decoded.vertices, faces.camera, size)
         fragments = rasterize(clip, model.faces, size, rasterizer or faces.rasterizer)
@@ -87,7 +87,7 @@ def extract_texture(
         none = np.zeros((0, size, size), bool)
         return ExtractedTexture(np.zeros((0, size, size, 3), np.uint8), none, none)
     appearance = appearance or make_appearance(faces, rasterizer)
-    with torch.no_grad():
+    with full_precision():
         return extract_uv_texture(
             image,
             faces.points_photo,
