@@ -13,10 +13,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-$(STAMP): requirements.txt requirements-nodeps.txt pyproject.toml
+$(STAMP): requirements.txt requirements-train.txt requirements-nodeps.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"v3recon needs Python 3.11 or newer, {sys.executable} is {v[0]}.{v[1]}; try: make PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --requirement requirements-train.txt
 	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-nodeps.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
@@ -58,10 +58,10 @@ format: $(DEV_STAMP)  ## let ruff mend what it can
 bench: $(DEV_STAMP)  ## time the steps of a reconstruction
 	$(BIN)/python benchmarks/reconstruct.py
 
-minimal: requirements.txt requirements-nodeps.txt requirements-dev.txt  ## run the tests with the oldest versions that requirements.txt admits
+minimal: requirements.txt requirements-train.txt requirements-nodeps.txt requirements-dev.txt  ## run the tests with the oldest versions that requirements.txt admits
 	test -x .venv-minimal/bin/python || $(PYTHON) -m venv .venv-minimal
 	.venv-minimal/bin/python -m pip install --quiet uv
-	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --resolution lowest-direct -r requirements.txt -r requirements-dev.txt
+	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --resolution lowest-direct -r requirements.txt -r requirements-train.txt -r requirements-dev.txt
 	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --no-deps -r requirements-nodeps.txt -e .
 	.venv-minimal/bin/python -m pytest
 

@@ -244,8 +244,7 @@ def own_weights_rows(table: Table) -> None:
 
 def run_large(assets: Path, photo: Path, folder: Path) -> None:
     """A large photo by the program's own steps: detection, all outputs; time and memory."""
-    import facenet_pytorch  # noqa: F401  (what the detector imports is no memory of ours)
-    import timm  # noqa: F401
+    import timm  # noqa: F401  (what is imported is no memory of ours)
 
     base = peak_memory()
     detecting = FaceReconstructor.from_pretrained(assets, device="cpu")

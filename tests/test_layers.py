@@ -31,7 +31,6 @@ ONE_OWNER = {
     "pillow_jxl": "v3recon/io/_image_plugins.py",
     "trimesh": "v3recon/io/_trimesh.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",
-    "facenet_pytorch": "v3recon/detection/mtcnn.py",
     "retinaface": "v3recon/detection/retinaface.py",
 }
 

@@ -24,6 +24,9 @@ COMMANDS = {
     "synthesize": ("v3recon.cli.synthesize", "synthetic expressions and poses with exact labels"),
 }
 
+EXTRAS = {"tyro": "train", "tensorboard": "train", "matplotlib": "train", "mediapipe": "prepare"}
+"""Library to the extra that installs it."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand; returns its exit status (2 for wrong usage)."""
@@ -38,5 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         known = ", ".join(COMMANDS)
         print(f"v3recon: unknown command {argv[0]!r}; known: {known}", file=sys.stderr)
         return 2
-    module = importlib.import_module(COMMANDS[argv[0]][0])
-    return module.main(argv[1:])
+    try:
+        return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get(str(error.name).split(".")[0])
+        if extra is None:
+            raise
+        advice = f"pip install 'v3recon[{extra}]'"
+        print(f"v3recon {argv[0]}: {error.name} is not installed: {advice}", file=sys.stderr)
+        return 2

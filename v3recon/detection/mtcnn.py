@@ -1,14 +1,14 @@
-"""MTCNN faces (Zhang et al. 2016) by facenet-pytorch, whose wheel holds the weights."""
+"""MTCNN faces (Zhang et al. 2016) of photos of any size; the networks are in `_cascade`."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
 
+from v3recon.detection._cascade import Stage, load_stages, run_cascade
 from v3recon.types import Detection
 
 MIN_FACE_SIZE = 20
@@ -35,9 +35,6 @@ def detect(image_np: np.ndarray, device: str = "cpu", thorough: bool = True) -> 
         image_np: [H, W, 3] uint8 RGB.
         device: torch device to run on.
         thorough: search photos of more than `MAX_SIDE` pixels in a finer copy as well.
-
-    Raises:
-        ValueError: if facenet-pytorch is not installed.
     """
     longest = max(image_np.shape[:2])
     found = _detect_at(image_np, min(1.0, MAX_SIDE / longest), device)
@@ -80,12 +77,10 @@ def _detect_at(image_np: np.ndarray, scale: float, device: str) -> list[Detectio
         small = cv2.resize(image_np, (width, height), interpolation=cv2.INTER_AREA)
     else:
         small = np.ascontiguousarray(image_np)
-    if min(small.shape[:2]) < MIN_FACE_SIZE + 1:
-        return []  # the network's own pyramid would be empty, which it does not survive
+    picture = torch.from_numpy(small).to(device).permute(2, 0, 1).float()
     with torch.autocast(torch.device(device).type, enabled=False):
-        boxes, scores, points = _network(device).detect(small, landmarks=True)
-    if boxes is None:
-        return []
+        found = run_cascade(picture, _stages(device), MIN_FACE_SIZE)
+    boxes, scores, points = (values.cpu().numpy() for values in vars(found).values())
     ratio = np.array([image_np.shape[1] / small.shape[1], image_np.shape[0] / small.shape[0]])
     boxes = _to_photo(np.asarray(boxes, np.float64).reshape(-1, 2, 2), ratio)
     points = _to_photo(np.asarray(points, np.float64) - _POINT_OFFSET, ratio)
@@ -101,12 +96,5 @@ def _to_photo(points: np.ndarray, ratio: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def _network(device: str) -> Any:
-    try:
-        from facenet_pytorch import MTCNN
-    except ImportError as error:
-        raise ValueError(
-            "detector 'mtcnn' needs facenet-pytorch: pip install --no-deps facenet-pytorch; "
-            f"or use detector 'retinaface' ({error})"
-        ) from None
-    return MTCNN(keep_all=True, min_face_size=MIN_FACE_SIZE, device=torch.device(device)).eval()
+def _stages(device: str) -> tuple[Stage, Stage, Stage]:
+    return load_stages(device)
