@@ -29,8 +29,8 @@ def test_every_sheet_is_written(tmp_path: Path) -> None:
     status = show_face_model.main([*argv, "--size", "64", "--modes", "2", "--random", "3"])
     assert status == 0
     written = {path.stem for path in out.glob("*.png")}
-    # The official format has no named expressions, so there is no such sheet.
-    assert written == set(show_face_model.SHEETS) - {"expressions"}
+    # The official format names no expressions and has no albedo texture.
+    assert written == set(show_face_model.SHEETS) - {"expressions", "exp_names", "albedo_texture"}
     for path in out.glob("*.png"):
         assert np.ptp(read_image(path)) > 100
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from v3recon.data.augment import AugmentSettings
-from v3recon.data.face_mesh import estimate_pose, load_face_mesh
 from v3recon.data.fit_coefficients import fit_shard, target_coeffs
 from v3recon.data.samples import FaceRecord, TrainingDataset, collate
 from v3recon.data.shards import PreparedFace, PreparedSet, open_shard, write_shard
+from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
 from v3recon.geometry.camera import Camera, project, solve_translation
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.geometry.similarity import solve_similarity

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from v3recon.data import part_parser, prepare
-from v3recon.data.face_mesh import estimate_pose, load_face_mesh
 from v3recon.data.part_parser import (
     PartParser,
     load_parser,
@@ -17,6 +16,7 @@ from v3recon.data.part_parser import (
 from v3recon.data.regions import polygon_labels
 from v3recon.data.samples import LABELS_HAND, FaceRecord
 from v3recon.data.shards import PreparedFace, PreparedSet, write_shard
+from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
 from v3recon.geometry.rotation import euler_to_matrix
 
 MESH = load_face_mesh()

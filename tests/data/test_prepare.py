@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from v3recon.data import prepare, regions
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.mesh_detection import command_detector, stored_detector
 from v3recon.data.samples import LABELS_PSEUDO, AugmentSettings, TrainingDataset
 from v3recon.data.shards import BrokenShardError, PreparedSet, open_shard
+from v3recon.face_models.detector_mesh import load_face_mesh
 
 MESH = load_face_mesh()
 SIZE = 200

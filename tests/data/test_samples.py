@@ -3,13 +3,6 @@ import pytest
 import torch
 
 from v3recon.data.augment import AugmentSettings, Placement, crop_matrix, resize_matrix
-from v3recon.data.face_mesh import (
-    MIRROR_68,
-    MIRROR_LABELS,
-    estimate_pose,
-    load_face_mesh,
-    rotation_between,
-)
 from v3recon.data.profiling import face_center
 from v3recon.data.samples import (
     EpochSampler,
@@ -21,6 +14,13 @@ from v3recon.data.samples import (
     draw_sample,
     draw_turn,
     place_sample,
+)
+from v3recon.face_models.detector_mesh import (
+    MIRROR_68,
+    MIRROR_LABELS,
+    estimate_pose,
+    load_face_mesh,
+    rotation_between,
 )
 from v3recon.geometry.rotation import euler_to_matrix
 

@@ -10,9 +10,9 @@ import scipy.io
 import torch
 
 from v3recon.cli.evaluate import main
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.evaluation.aflw2000 import read_annotation
 from v3recon.evaluation.nme import rotation_from_300wlp
+from v3recon.face_models.detector_mesh import load_face_mesh
 
 YAWS = (10.0, -20.0, 45.0, -75.0)
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from v3recon.cli.evaluate import main
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import LABELS_NONE, FaceRecord, ProfiledValidation
 from v3recon.data.shards import PreparedFace, PreparedSet, write_shard
 from v3recon.evaluation.profiled import turned_photo
+from v3recon.face_models.detector_mesh import load_face_mesh
 
 
 @pytest.fixture(scope="module")

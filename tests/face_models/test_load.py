@@ -26,7 +26,9 @@ def test_official_model_without_a_path_says_what_to_do():
 
 @pytest.mark.parametrize("name", ["flame", "model.txt", ""])
 def test_unknown_name(name):
-    with pytest.raises(ValueError, match=r"not known; use bfm, photoface, or a \.npy or \.npz"):
+    with pytest.raises(
+        ValueError, match=r"not known; use bfm, photoface, photohead, or a \.npy or \.npz"
+    ):
         load_face_model(name)
 
 

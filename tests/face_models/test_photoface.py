@@ -5,8 +5,18 @@ import pytest
 import torch
 
 from v3recon.face_models.photoface import load_photoface, read_photoface
-from v3recon.fitting.photoface.expressions import LID_PAIRS, LIP_PAIRS
 from v3recon.geometry.mesh import edges_of, face_normals
+from v3recon.photohead import detector_points as named
+
+LID_PAIRS = tuple(
+    pair
+    for upper, lower in (
+        (named.RIGHT_EYE_UPPER, named.RIGHT_EYE_LOWER),
+        (named.LEFT_EYE_UPPER, named.LEFT_EYE_LOWER),
+    )
+    for pair in zip(upper[1:-1], lower[1:-1], strict=True)
+)
+LIP_PAIRS = tuple(zip(named.INNER_LIP_UPPER[1:-1], named.INNER_LIP_LOWER[1:-1], strict=True))
 
 
 @pytest.fixture(scope="module")

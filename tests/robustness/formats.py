@@ -15,12 +15,12 @@ from mutations import Format
 from PIL import Image
 
 import v3recon.networks
-from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.data.mesh_detection import stored_detector
 from v3recon.data.part_parser import load_parser
 from v3recon.evaluation.aflw2000 import read_annotation
 from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
+from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.photoface import load_photoface
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image

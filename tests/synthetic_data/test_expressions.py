@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.synthetic_data.expressions import KINDS, Closing, edit_expression, openings
 from v3recon.synthetic_data.source_face import SkippedPhotoError
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from synthetic_photo import make_face
 
-from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.synthetic_data.expressions import edit_expression
 from v3recon.synthetic_data.interior import paint, skin_look
 from v3recon.synthetic_data.warp import expression_map, remap

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.synthetic_data.expressions import edit_expression
 from v3recon.synthetic_data.labels import CLASS_OF_LABEL
 from v3recon.synthetic_data.mask_editing import (

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
+from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.synthetic_data.expressions import edit_expression
 from v3recon.synthetic_data.generate import make_expression, shrink
 from v3recon.synthetic_data.labels import mesh_to_picture

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from synthetic_photo import make_face
 
-from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.synthetic_data.expressions import Closing, edit_expression
 from v3recon.synthetic_data.generate import make_expression

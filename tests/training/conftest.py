@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import LABELS_HAND, LABELS_NONE, FaceRecord
 from v3recon.data.shards import PreparedFace, write_shard
+from v3recon.face_models.detector_mesh import load_face_mesh
 
 
 def _record(number: int, rng: np.random.Generator) -> FaceRecord:

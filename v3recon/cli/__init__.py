@@ -11,7 +11,7 @@ COMMANDS = {
     "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
     "build-face-model": (
         "v3recon.cli.build_face_model",
-        "learn PhotoFace from a folder of photographs",
+        "build the open head model PhotoHead",
     ),
     "show-face-model": ("v3recon.cli.show_face_model", "contact sheets of a face model"),
     "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),

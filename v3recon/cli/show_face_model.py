@@ -36,6 +36,7 @@ SIDES = {
     "front": (0.0, 0.0),
     "yaw 35": (0.0, 35.0),
     "yaw 75": (0.0, 75.0),
+    "from behind": (0.0, 180.0),
     "from below": (-30.0, 0.0),
     "from above": (30.0, 0.0),
 }
@@ -69,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
     """Write all sheets; 0 = done, 2 = wrong usage or missing model."""
     parser = argparse.ArgumentParser(prog="v3recon show-face-model", description=__doc__)
     parser.add_argument(
-        "--face-model", default="photoface", help="photoface, or the path of a model file"
+        "--face-model", default="photoface", help="photoface, photohead, or a model file"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to write PNG sheets to")
     parser.add_argument("--size", type=int, default=240, help="side of a panel, pixels")
@@ -232,6 +233,33 @@ def _expression_sheet(
     ]
 
 
+def _unit_sheet(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
+    """Expression coefficients that have names, at their greatest value, else at 2 deviations."""
+    panels = []
+    for number, name in enumerate(look.model.exp_names):
+        vector = torch.zeros(len(look.model.exp_names))
+        limit = float("inf")
+        if look.model.exp_bounds is not None:
+            limit = float(look.model.exp_bounds[number, 1])
+        vector[number] = min(limit, 2.0)
+        panels.append(Panel(name, draw_face(look, make_coeffs(look, exp=vector))[0]))
+    return panels
+
+
+def _albedo_sheet(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
+    """The mean texture and random ones, flat."""
+    texture = look.model.albedo_texture
+    if texture is None:
+        return []
+    coeffs = torch.randn(4, look.model.sizes[2], generator=generator)
+    coeffs[0] = 0
+    pictures = texture.texture(coeffs).permute(0, 2, 3, 1).mul(255).round().to(torch.uint8)
+    return [
+        Panel(f"albedo {number}" if number else "mean albedo", picture.numpy())
+        for number, picture in enumerate(pictures)
+    ]
+
+
 def _part_sheet(look: Look, modes: int, count: int, generator: torch.Generator) -> list[Panel]:
     colors = color_table().float()[look.model.part_labels] / 255
     return [
@@ -327,6 +355,8 @@ SHEETS: dict[str, Callable[[Look, int, int, torch.Generator], list[Panel]]] = {
     "identities": _random_sheet(("id",), 25.0),
     "people": _random_sheet(("id", "alb"), 0.0),
     "expressions": _expression_sheet,
+    "exp_names": _unit_sheet,
+    "albedo_texture": _albedo_sheet,
     "albedo_modes": _mode_sheet("alb", 0.0),
     "albedos": _random_sheet(("alb",), 0.0),
     "parts": _part_sheet,

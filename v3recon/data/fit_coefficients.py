@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from v3recon.data.augment import Placement, crop_matrix
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import TrainingBatch
 from v3recon.data.shards import ShapeFit, open_shard, write_fit
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.geometry.camera import Camera, solve_translation
 from v3recon.geometry.rotation import matrix_to_euler
 from v3recon.types import FaceCoeffs

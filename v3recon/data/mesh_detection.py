@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.data.face_mesh import POINT_COUNT
+from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 

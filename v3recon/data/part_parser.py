@@ -29,7 +29,6 @@ from v3recon.data.augment import (
     draw_placement,
     resize_matrix,
 )
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.regions import polygon_labels
 from v3recon.data.samples import (
     LABELS_HAND,
@@ -39,6 +38,7 @@ from v3recon.data.samples import (
     place_sample,
 )
 from v3recon.data.shards import PreparedSet
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line

@@ -21,7 +21,6 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.fit_coefficients import fit_shard
 from v3recon.data.mesh_detection import (
     MeshDetector,
@@ -33,6 +32,7 @@ from v3recon.data.part_parser import load_parser, parse_record
 from v3recon.data.regions import prepare_face
 from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, LABELS_PSEUDO
 from v3recon.data.shards import BrokenShardError, PreparedSet, Shard, open_shard, write_shard
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import LABEL_COLORS
 from v3recon.fitting.fit_landmarks import fit_landmarks

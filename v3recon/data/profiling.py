@@ -15,7 +15,7 @@ from functools import cache
 import numpy as np
 
 from v3recon._fast.compiled import compiled
-from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh, rotation_between
+from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh, rotation_between
 
 RING_SCALES = (1.12, 1.3, 1.6, 2.6)
 """Distance of each ring from the face's centre over that of the outline."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from v3recon.data.face_mesh import MIRROR_LABELS, POINT_COUNT, estimate_pose, load_face_mesh
 from v3recon.data.mesh_detection import MeshDetector
 from v3recon.data.samples import (
     LABELS_HAND,
@@ -17,6 +16,12 @@ from v3recon.data.samples import (
     FaceRecord,
 )
 from v3recon.data.shards import PreparedFace
+from v3recon.face_models.detector_mesh import (
+    MIRROR_LABELS,
+    POINT_COUNT,
+    estimate_pose,
+    load_face_mesh,
+)
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
 from v3recon.io.photo_index import MASK_ORIGINS, PhotoEntry, read_points

@@ -23,18 +23,18 @@ from v3recon.data.augment import (
     draw_placement,
     resize_matrix,
 )
-from v3recon.data.face_mesh import (
-    MIRROR_68,
-    MIRROR_LABELS,
-    load_face_mesh,
-    rotation_between,
-)
 from v3recon.data.profiling import (
     affine_map,
     build_sheet,
     profile_map,
     sample_labels,
     turn_sheet,
+)
+from v3recon.face_models.detector_mesh import (
+    MIRROR_68,
+    MIRROR_LABELS,
+    load_face_mesh,
+    rotation_between,
 )
 
 LABELS_NONE, LABELS_HAND, LABELS_PSEUDO, LABELS_PARSED = 0, 1, 2, 3

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.data.samples import LABELS_HAND, LABELS_NONE, FaceRecord
+from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.landmarks import NOSE_TIP_68
 from v3recon.io.arrays import map_npy, read_npz
 

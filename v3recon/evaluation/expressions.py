@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.mesh_detection import stored_detector
 from v3recon.evaluation.expression_faces import (
     DETECTIONS,
@@ -33,6 +32,7 @@ from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.predict import load_reconstructor
 from v3recon.evaluation.report import Report, Table, WorstCases, percent
 from v3recon.evaluation.synthetic_expressions import read_synthetic, summarize_synthetic
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS
 from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, read_celebamask
 from v3recon.io.messages import one_line

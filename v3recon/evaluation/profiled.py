@@ -17,7 +17,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from v3recon.data.augment import BOX_FACTOR, CROP_SIZE, Placement
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
 from v3recon.data.regions import REGION_FACTOR
 from v3recon.data.samples import ProfiledValidation, place_sample
@@ -35,6 +34,7 @@ from v3recon.evaluation.predict import (
 )
 from v3recon.evaluation.report import Report, Table, WorstCases, landmark_panels, percent
 from v3recon.face_models.bfm import five_points
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import INNER_51
 
 SAME_FACE = 0.5

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from v3recon.face_models.albedo_texture import AlbedoTexture
 from v3recon.geometry.mesh import vertex_faces_of
 from v3recon.geometry.mesh import vertex_normals as mesh_vertex_normals
 
@@ -27,6 +28,26 @@ PART_NAMES = (
 """The eight parts in 3DDFA_V3's order; label p + 1 in label maps, 0 = none."""
 
 _CACHED_FACES = 8
+
+
+@dataclass(frozen=True)
+class SurfacePoints:
+    """Points of a mesh's surface that are no vertices.
+
+    Attributes:
+        vertices: [N, 3] dense vertex ids, the corners of each point's triangle.
+        weights: [N, 3] barycentric, sum 1.
+    """
+
+    vertices: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.vertices)
+
+    def of(self, values: Tensor) -> Tensor:
+        """Interpolate values [B, V, C] of the dense vertices: [B, N, C]."""
+        return torch.einsum("nk,bnkc->bnc", self.weights.to(values), values[:, self.vertices])
 
 
 @dataclass(frozen=True)
@@ -51,6 +72,12 @@ class FaceModelData:
         albedo_subdivision: sparse [V, Va] operator for albedo; None = identity.
         named_expressions: name -> expression coefficients [Kexp], e.g. "eyes_closed".
         mirror: [V] id of each vertex's mirror image; empty when unknown.
+        exp_names: name of each expression coefficient; empty where they have none.
+        exp_sigma: [Kexp] standard deviation of each expression coefficient; None = 1.
+        exp_bounds: [Kexp, 2] least and greatest value of each; None = unbounded.
+        detector_points: MediaPipe's 468 points on the surface; None where vertices 0…467 are.
+        group_labels: [V] surface of each vertex, see the model's own names; None = one surface.
+        albedo_texture: the albedo in texture space; None where vertices are all there is.
     """
 
     name: str
@@ -72,6 +99,12 @@ class FaceModelData:
     albedo_subdivision: Tensor | None = None
     named_expressions: dict[str, Tensor] = field(default_factory=dict)
     mirror: Tensor | None = None
+    exp_names: tuple[str, ...] = ()
+    exp_sigma: Tensor | None = None
+    exp_bounds: Tensor | None = None
+    detector_points: SurfacePoints | None = None
+    group_labels: Tensor | None = None
+    albedo_texture: AlbedoTexture | None = None
 
 
 class LinearFaceModel(nn.Module):
@@ -97,6 +130,11 @@ class LinearFaceModel(nn.Module):
     mirror: Tensor
     subdivision: Tensor | None
     albedo_subdivision: Tensor | None
+    exp_sigma: Tensor | None
+    exp_bounds: Tensor | None
+    group_labels: Tensor | None
+    _detector_vertices: Tensor | None
+    _detector_weights: Tensor | None
 
     def __init__(self, data: FaceModelData) -> None:
         """Register buffers; shapes are checked.
@@ -144,6 +182,15 @@ class LinearFaceModel(nn.Module):
         self.register_buffer(
             "albedo_subdivision", _as_csr(data.albedo_subdivision), persistent=False
         )
+        self.register_buffer("exp_sigma", data.exp_sigma, persistent=False)
+        self.register_buffer("exp_bounds", data.exp_bounds, persistent=False)
+        self.register_buffer("group_labels", data.group_labels, persistent=False)
+        points = data.detector_points
+        for key in ("vertices", "weights"):
+            value = None if points is None else getattr(points, key)
+            self.register_buffer(f"_detector_{key}", value, persistent=False)
+        self.exp_names = data.exp_names
+        self.albedo_texture = data.albedo_texture
         self.named_expressions = {k: v.float() for k, v in data.named_expressions.items()}
         self.content_hash = _hash(self)
 
@@ -230,6 +277,21 @@ class LinearFaceModel(nn.Module):
         rows = _dense_rows(self.subdivision, index)
         mean = rows @ self.mean_shape
         return mean, (rows @ basis.reshape(control, -1)).reshape(len(index), 3, -1)
+
+    @property
+    def detector_points(self) -> SurfacePoints | None:
+        """MediaPipe's 468 points; None where vertices 0…467 are these points."""
+        if self._detector_vertices is None or self._detector_weights is None:
+            return None
+        return SurfacePoints(self._detector_vertices, self._detector_weights)
+
+    def shape_basis_of(self, points: SurfacePoints) -> tuple[Tensor, Tensor]:
+        """Mean [N, 3] and stacked basis [N, 3, Kid + Kexp] of points of the surface."""
+        mean, basis = self.shape_basis_at(points.vertices.reshape(-1))
+        weights = points.weights.to(mean)
+        mean = (weights[..., None] * mean.reshape(*weights.shape, 3)).sum(1)
+        basis = basis.reshape(*weights.shape, 3, -1)
+        return mean, (weights[..., None, None] * basis).sum(1)
 
     def normals(self, vertices: Tensor) -> Tensor:
         """Unit vertex normals [B, V, 3] in the frame of `vertices` [B, V, 3]."""

@@ -7,11 +7,13 @@ from pathlib import Path
 from v3recon.face_models.bfm import load_bfm
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.photoface import load_photoface
+from v3recon.face_models.photohead import load_photohead
+from v3recon.io.arrays import read_npz
 
-FACE_MODELS = {"bfm": load_bfm, "photoface": load_photoface}
+FACE_MODELS = {"bfm": load_bfm, "photoface": load_photoface, "photohead": load_photohead}
 """Loader of each model, `load(path) -> LinearFaceModel`."""
 
-_NAME_OF_SUFFIX = {".npy": "bfm", ".npz": "photoface"}
+_SUFFIXES = (".npy", ".npz")
 
 
 def load_face_model(
@@ -20,9 +22,8 @@ def load_face_model(
     """Load a face model.
 
     Args:
-        name_or_path: "photoface" (in the package), "bfm" (the official model, not in the
-            package), or a file: `.npy` in the official layout, `.npz` made by
-            `v3recon build-face-model`.
+        name_or_path: "photoface" or "photohead" (in the package), "bfm" (the official model, not
+            in the package), or a file: `.npy` in the official layout, `.npz` of an open model.
         path: the file of a model given by name; needed for "bfm".
 
     Returns:
@@ -39,7 +40,7 @@ def load_face_model(
 def _load(name: str, path: str | Path | None) -> LinearFaceModel:
     if name not in FACE_MODELS:
         suffix = Path(name).suffix.lower()
-        if suffix not in _NAME_OF_SUFFIX:
+        if suffix not in _SUFFIXES:
             known = ", ".join(FACE_MODELS)
             raise ValueError(
                 f"face model {name!r} is not known; use {known}, or a .npy or .npz file"
@@ -48,7 +49,7 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
             raise ValueError(f"give either a name with a path or one file, not {name} and {path}")
         if not Path(name).is_file():
             raise ValueError(f"{name}: no such file")
-        return FACE_MODELS[_NAME_OF_SUFFIX[suffix]](Path(name))
+        return FACE_MODELS["bfm" if suffix == ".npy" else _kind_of(Path(name))](Path(name))
     if path is not None:
         return FACE_MODELS[name](Path(path))
     if name == "bfm":
@@ -56,4 +57,9 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
             "the official model is not in the package for its licence; give the path of its "
             "face_model.npy, or use 'photoface'"
         )
-    return load_photoface()
+    return FACE_MODELS[name]()
+
+
+def _kind_of(path: Path) -> str:
+    """Which open model a `.npz` file holds: a head has groups of surfaces."""
+    return "photohead" if "group_labels" in read_npz(path) else "photoface"

@@ -42,7 +42,7 @@ def load_photoface(path: str | Path | None = None) -> LinearFaceModel:
     """Load a PhotoFace file (`.npz` without pickles).
 
     Args:
-        path: a file made by `v3recon build-face-model`; default the one in the package.
+        path: a PhotoFace file; default the one in the package.
 
     Raises:
         ValueError: if the file is absent, unreadable or not a PhotoFace model.

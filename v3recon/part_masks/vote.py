@@ -15,14 +15,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.decode import decode
 from v3recon.detection.crop import crop_again
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
-from v3recon.fitting.photoface import part_refinement, part_votes
-from v3recon.fitting.photoface.detections import detect_photos
 from v3recon.geometry.affine2d import invert_affine_2d
 from v3recon.geometry.camera import Camera
 from v3recon.io.arrays import read_npz
@@ -32,6 +30,8 @@ from v3recon.io.label_pictures import read_label_picture
 from v3recon.io.photo_files import PHOTO_SUFFIXES
 from v3recon.io.photo_index import read_photo_index
 from v3recon.part_masks.labels import write_labels
+from v3recon.photohead import part_refinement, part_votes
+from v3recon.photohead.detections import detect_photos
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.types import FaceCoeffs
 

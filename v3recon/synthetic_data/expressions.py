@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.decode import decode
+from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.source_face import (

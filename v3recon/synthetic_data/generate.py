@@ -17,7 +17,6 @@ import cv2
 import numpy as np
 import torch
 
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.mesh_detection import (
     MeshDetector,
     mediapipe_detector,
@@ -26,6 +25,7 @@ from v3recon.data.mesh_detection import (
 from v3recon.data.part_parser import PartParser, load_parser, parse_record
 from v3recon.data.regions import choose_mesh
 from v3recon.data.samples import LABELS_NONE, FaceRecord
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.io.celebamask import read_celebamask

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.face_mesh import POINT_COUNT, load_face_mesh
 from v3recon.data.profiling import affine_map, sample_labels
+from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.landmarks import (
     march_contour,
     marched_landmarks_68,

@@ -13,7 +13,7 @@ from typing import Any, cast
 import cv2
 import numpy as np
 
-from v3recon.data.face_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 
 Generator = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 """(image [S, S, 3] uint8 RGB, mask [S, S] classes, edited mask) -> image [S, S, 3] uint8."""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.face_mesh import POINT_COUNT
 from v3recon.data.profiling import build_sheet, profile_map, turn_sheet
 from v3recon.decode import decode
+from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera

@@ -25,7 +25,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from v3recon.data.augment import Placement, crop_matrix
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import (
     LABELS_HAND,
     LABELS_PARSED,
@@ -36,6 +35,7 @@ from v3recon.data.samples import (
     to_float_image,
 )
 from v3recon.data.shards import Shard, hand_marked, open_shard, shard_folders
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import BROW_LABELS, NOSE_LABEL, SKIN_LABEL
 from v3recon.geometry.camera import Camera

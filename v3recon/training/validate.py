@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from v3recon.data.augment import AugmentSettings, Placement
-from v3recon.data.face_mesh import load_face_mesh
 from v3recon.data.samples import (
     LABELS_HAND,
     ProfiledValidation,
@@ -22,6 +21,7 @@ from v3recon.data.samples import (
     to_float_image,
 )
 from v3recon.decode import decode
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera

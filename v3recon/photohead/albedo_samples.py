@@ -14,6 +14,7 @@ from v3recon.face_models.parts import EYE_LABELS, LIP_LABELS
 MIN_NORMAL_Z = 0.35
 """Surface seen at a flatter angle than this is not sampled (cosine to the camera's axis)."""
 _NORMAL_ROUNDS = 12
+_MAP_WIDTH = 1024
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,10 @@ def _sample(image: np.ndarray, vertices: np.ndarray, faces: np.ndarray) -> np.nd
     smooth = image.astype(np.float32) / 255
     if sigma > 0.4:
         smooth = cv2.GaussianBlur(smooth, (0, 0), sigma)
-    column = vertices[:, 0].astype(np.float32)[:, None]
-    row = -vertices[:, 1].astype(np.float32)[:, None]
+    count = len(vertices)
+    height = -(-count // _MAP_WIDTH)  # OpenCV's maps end at 32,767 rows: a rectangle, not a column
+    maps = np.zeros((2, height * _MAP_WIDTH), np.float32)
+    maps[0, :count], maps[1, :count] = vertices[:, 0], -vertices[:, 1]
+    column, row = maps.reshape(2, height, _MAP_WIDTH)
     sampled = cv2.remap(smooth, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return sampled[:, 0]
+    return sampled.reshape(-1, 3)[:count]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from scipy import sparse
 
-from v3recon.fitting.photoface import part_refinement, part_votes
 from v3recon.geometry.mesh import vertex_faces_of
+from v3recon.photohead import part_refinement, part_votes
 
 
 def fan(count: int) -> np.ndarray:

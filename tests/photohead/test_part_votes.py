@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v3recon.fitting.photoface import part_votes
+from v3recon.photohead import part_votes
 
 
 def grid(side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

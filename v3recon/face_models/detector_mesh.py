@@ -52,7 +52,7 @@ class FaceMesh:
 @cache
 def load_face_mesh() -> FaceMesh:
     """The mesh from the package's data; treat it as read-only."""
-    with (files("v3recon.data") / "face_mesh.npz").open("rb") as stream:
+    with (files("v3recon.face_models") / "data" / "detector_mesh.npz").open("rb") as stream:
         arrays = np.load(stream)
         return FaceMesh(
             **{

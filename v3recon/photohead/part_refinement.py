@@ -13,7 +13,7 @@ import numpy as np
 from scipy import sparse
 from torch import Tensor
 
-from v3recon.fitting.photoface.part_votes import MIRROR_LABELS, SKIN, SeenFace, clean_labels
+from v3recon.photohead.part_votes import MIRROR_LABELS, SKIN, SeenFace, clean_labels
 
 MAX_ROUNDS = 20
 

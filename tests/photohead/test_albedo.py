@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from v3recon.fitting.photoface import albedo, albedo_samples
-from v3recon.fitting.photoface.albedo_samples import Unwrapped
+from v3recon.photohead import albedo, albedo_samples
+from v3recon.photohead.albedo_samples import Unwrapped
 
 SIDE = 16
 

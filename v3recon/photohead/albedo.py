@@ -17,8 +17,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.fitting.photoface.albedo_samples import AlbedoMesh, Unwrapped, neighbor_average
 from v3recon.geometry.spherical_harmonics import sh_basis
+from v3recon.photohead.albedo_samples import AlbedoMesh, Unwrapped
 
 SKIN_LABELS = (PART_NAMES.index("nose") + 1, PART_NAMES.index("skin") + 1)
 ASYMMETRY = 0.5
@@ -38,6 +38,7 @@ _FILL_ROUNDS = 3
 _FILL_MODES = 40
 _OUTLIER = 3.5
 _OFTEN = 0.45
+_SPREAD = 0.5
 _MIN_CHROMA = 0.04
 _MIN_SEEN = 0.5
 
@@ -284,10 +285,10 @@ def _temper_blotches(albedo: np.ndarray, skin: np.ndarray) -> np.ndarray:
 
 
 def smooth_rarely_seen(model: AlbedoModel, weight: np.ndarray, mesh: AlbedoMesh) -> AlbedoModel:
-    """Let vertices that few photos see follow their neighbours (creases, rims, nostrils).
+    """Let vertices that few photos see follow their neighbors (creases, rims, scalp, neck).
 
-    Minimises sum w (x - a)^2 + s |L x|^2 with w = (mean weight / _OFTEN)^2, at most one, and 0
-    weight for smoothness between vertices that are seen often.
+    Minimizes sum w (x - a)^2 + sum over edges (1 - w) (x_i - x_j)^2 with w = (mean weight /
+    _OFTEN)^2, at most one: what is never seen is interpolated, and constant toward its far end.
 
     Args:
         model: the statistics.
@@ -296,11 +297,17 @@ def smooth_rarely_seen(model: AlbedoModel, weight: np.ndarray, mesh: AlbedoMesh)
     """
     often = np.clip((weight + weight[mesh.mirror]) / (2 * _OFTEN), 0, 1) ** 2
     count = len(often)
-    laplacian = sparse.identity(count) - neighbor_average(mesh.faces)
-    rare = sparse.diags(1 - often)
-    system = sparse.diags(often) + 1e-6 * sparse.identity(count) + laplacian.T @ rare @ laplacian
+    half = np.concatenate([mesh.faces[:, [0, 1]], mesh.faces[:, [1, 2]], mesh.faces[:, [2, 0]]])
+    edges = np.unique(np.sort(half, 1), axis=0)
+    rare = 1 - often[edges].mean(1)
+    ends = sparse.csr_matrix(
+        (np.tile([1.0, -1.0], len(edges)), (np.repeat(np.arange(len(edges)), 2), edges.ravel())),
+        shape=(len(edges), count),
+    )
+    system = sparse.diags(often) + 1e-7 * sparse.identity(count)
+    system = system + _SPREAD * ends.T @ sparse.diags(rare) @ ends
     values = np.concatenate([model.mean[..., None], model.basis], 2).reshape(count, -1)
-    solved = splu(system.tocsc()).solve(often[:, None] * values.astype(np.float64))
+    solved = splu(sparse.csc_matrix(system)).solve(often[:, None] * values.astype(np.float64))
     solved = solved.reshape(count, 3, -1).astype(np.float32)
     return AlbedoModel(solved[..., 0], solved[..., 1:], model.used, model.explained)
 

@@ -1,0 +1,207 @@
+"""The embedded open head model, see docs/photohead.md."""
+
+from __future__ import annotations
+
+import warnings
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from v3recon.face_models.albedo_texture import AlbedoTexture
+from v3recon.face_models.arkit import ARKIT_NAMES
+from v3recon.face_models.linear_face_model import (
+    PART_NAMES,
+    FaceModelData,
+    LinearFaceModel,
+    SurfacePoints,
+)
+from v3recon.io.arrays import read_npz
+
+FORMAT_VERSION = 1
+_REQUIRED = (
+    "format_version",
+    "mean_shape",
+    "id_basis",
+    "exp_basis",
+    "expression_names",
+    "exp_sigma",
+    "albedo_mean",
+    "albedo_fine",
+    "albedo_fine_unit",
+    "albedo_coarse",
+    "albedo_coarse_unit",
+    "faces",
+    "part_labels",
+    "group_labels",
+    "landmarks_68",
+    "landmarks_106",
+    "landmarks_134",
+    "contour_lines",
+    "uv_coords",
+    "mirror",
+    "detector_vertices",
+    "detector_weights",
+    "subdivision_data",
+    "subdivision_indices",
+    "subdivision_indptr",
+)
+_NAMED = {
+    "eyes_closed": ("eyeBlinkLeft", "eyeBlinkRight"),
+    "left_eye_closed": ("eyeBlinkLeft",),
+    "right_eye_closed": ("eyeBlinkRight",),
+    "mouth_open": ("jawOpen",),
+    "smile": ("mouthSmileLeft", "mouthSmileRight"),
+    "brows_raised": ("browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    "frown": ("browDownLeft", "browDownRight"),
+    "pucker": ("mouthPucker",),
+}
+_NAMED |= {
+    "neutral": (),
+    "mouth_round": ("mouthFunnel",),
+    "corners_down": ("mouthFrownLeft", "mouthFrownRight"),
+    "jaw_left": ("jawLeft",),
+    "jaw_right": ("jawRight",),
+    "left_smile": ("mouthSmileLeft",),
+    "right_smile": ("mouthSmileRight",),
+    "left_brow_raised": ("browOuterUpLeft",),
+    "right_brow_raised": ("browOuterUpRight",),
+    "smile_open": ("mouthSmileLeft", "mouthSmileRight", "jawOpen"),
+    "mouth_open_eyes_closed": ("jawOpen", "eyeBlinkLeft", "eyeBlinkRight"),
+}
+_PARTIAL = {"jawOpen": 0.6}
+"""Weight of a shape in a named expression where the whole is more than people do."""
+
+
+def load_photohead(path: str | Path | None = None) -> LinearFaceModel:
+    """Load a PhotoHead file (`.npz` without pickles).
+
+    Args:
+        path: a file made by `v3recon build-face-model`; default the one in the package.
+
+    Raises:
+        ValueError: if the file is absent, unreadable or not a PhotoHead model.
+    """
+    return LinearFaceModel(read_photohead(path))
+
+
+def read_photohead(path: str | Path | None = None) -> FaceModelData:
+    """The contents of a PhotoHead file; see `load_photohead`."""
+    if path is None:
+        source = resources.files("v3recon.face_models") / "data" / "photohead.npz"
+        with resources.as_file(source) as default:
+            return _read(Path(default))
+    return _read(Path(path))
+
+
+def _read(path: Path) -> FaceModelData:
+    return model_data(read_npz(path), str(path))
+
+
+def model_data(arrays: dict[str, np.ndarray], path: str = "the model") -> FaceModelData:
+    """The contents of a PhotoHead file from its arrays.
+
+    Args:
+        arrays: as `v3recon.photohead` makes them.
+        path: what an error message calls them.
+
+    Raises:
+        ValueError: if an array is missing or of another version.
+    """
+    missing = [key for key in _REQUIRED if key not in arrays]
+    if missing:
+        raise ValueError(f"{path} is not a PhotoHead model: it lacks {', '.join(missing)}")
+    version = int(arrays["format_version"])
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {version}, this version reads {FORMAT_VERSION}; rebuild it with "
+            "`v3recon build-face-model`"
+        )
+    faces = _index(arrays["faces"])
+    uv_coords = _float(arrays["uv_coords"])
+    albedo = read_albedo_texture(arrays)
+    mean_albedo, alb_basis = albedo.at(uv_coords)
+    labels = torch.from_numpy(arrays["part_labels"].astype(np.uint8))
+    names = tuple(str(name) for name in arrays["expression_names"])
+    bounds = torch.full((len(names), 2), torch.inf)
+    bounds[:, 0] = -torch.inf
+    bounds[: len(ARKIT_NAMES)] = torch.tensor([0.0, 1.0])
+    return FaceModelData(
+        name="photohead",
+        mean_shape=_float(arrays["mean_shape"]),
+        id_basis=_float(arrays["id_basis"]),
+        exp_basis=_float(arrays["exp_basis"]),
+        mean_albedo=mean_albedo,
+        alb_basis=alb_basis,
+        faces=faces,
+        part_labels=labels,
+        part_faces=_part_faces(faces, labels),
+        landmarks_68=_index(arrays["landmarks_68"]),
+        landmarks_106=_index(arrays["landmarks_106"]),
+        landmarks_134=_index(arrays["landmarks_134"]),
+        contour_lines=tuple(line[line >= 0] for line in _index(arrays["contour_lines"])),
+        uv_coords=uv_coords,
+        subdivision=_operator(arrays, "subdivision", len(arrays["mean_shape"])),
+        named_expressions=_named_expressions(names),
+        mirror=_index(arrays["mirror"]),
+        exp_names=names,
+        exp_sigma=_float(arrays["exp_sigma"]),
+        exp_bounds=bounds,
+        detector_points=SurfacePoints(
+            _index(arrays["detector_vertices"]), _float(arrays["detector_weights"])
+        ),
+        group_labels=torch.from_numpy(arrays["group_labels"].astype(np.uint8)),
+        albedo_texture=albedo,
+    )
+
+
+def read_albedo_texture(arrays: dict[str, np.ndarray]) -> AlbedoTexture:
+    """The albedo of a PhotoHead file in texture space."""
+    return AlbedoTexture(
+        mean=torch.from_numpy(np.ascontiguousarray(arrays["albedo_mean"].transpose(2, 0, 1))),
+        fine=torch.from_numpy(arrays["albedo_fine"]),
+        fine_unit=_float(arrays["albedo_fine_unit"]),
+        coarse=torch.from_numpy(arrays["albedo_coarse"]),
+        coarse_unit=_float(arrays["albedo_coarse_unit"]),
+    )
+
+
+def _named_expressions(names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Common expressions as ARKit weights."""
+    result = {}
+    for name, shapes in _NAMED.items():
+        weights = torch.zeros(len(names))
+        for shape in shapes:
+            weights[names.index(shape)] = _PARTIAL.get(shape, 1.0)
+        result[name] = weights
+    return result
+
+
+def _part_faces(faces: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Triangles whose three vertices share a part; those across a border belong to none."""
+    corner = labels[faces]
+    inside = (corner == corner[:, :1]).all(1)
+    return tuple(faces[inside & (corner[:, 0] == part + 1)] for part in range(len(PART_NAMES)))
+
+
+def _operator(arrays: dict[str, np.ndarray], prefix: str, columns: int) -> Tensor:
+    indptr = arrays[f"{prefix}_indptr"].astype(np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # torch says beta
+        return torch.sparse_csr_tensor(
+            torch.from_numpy(indptr),
+            torch.from_numpy(arrays[f"{prefix}_indices"].astype(np.int64)),
+            torch.from_numpy(arrays[f"{prefix}_data"].astype(np.float32)),
+            size=(len(indptr) - 1, columns),
+            check_invariants=True,
+        )
+
+
+def _float(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+
+
+def _index(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

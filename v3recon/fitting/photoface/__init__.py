@@ -1,1 +1,0 @@
-"""How PhotoFace is learned from photographs (see docs/photoface.md)."""

@@ -1,0 +1,1 @@
+"""The builder of PhotoHead, the open head model (docs/photohead.md)."""
