@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import functools
+import importlib
 import json
+import zipfile
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,7 +28,14 @@ from v3recon.face_models.photoface import load_photoface
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
 from v3recon.io.obj import read_obj, write_obj
-from v3recon.io.photo_index import read_photo_index, read_pts
+from v3recon.io.photo_index import (
+    PhotoEntry,
+    read_person_labels,
+    read_photo_index,
+    read_points,
+    read_pts,
+)
+from v3recon.io.scan import read_points_3d, read_scan
 from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from v3recon.networks.checkpoints import load_checkpoint
@@ -54,7 +64,15 @@ def _images(folder: Path) -> list[Path]:
         photo.save(folder / name, **options)
     photo.quantize(32).save(folder / "a.gif")
     Image.fromarray(np.arange(600, dtype=np.uint16).reshape(20, 30)).save(folder / "grey16.png")
-    return [*(folder / name for name in made), folder / "a.gif", folder / "grey16.png"]
+    more = {"a.jp2": "JPEG2000", "a.avif": "AVIF", "a.heic": "HEIF", "a.jxl": "JXL"}
+    for name, kind in more.items():
+        with suppress(ImportError, ValueError):
+            plugin = {"HEIF": "pillow_heif", "JXL": "pillow_jxl"}.get(kind, "PIL")
+            getattr(importlib.import_module(plugin), "register_heif_opener", lambda: None)()
+            Image.init()
+            if kind in Image.SAVE:
+                photo.save(folder / name, kind)
+    return sorted(path for path in folder.iterdir() if path.is_file())
 
 
 def _masks(folder: Path) -> list[Path]:
@@ -132,6 +150,68 @@ def _index(folder: Path) -> list[Path]:
     return [path]
 
 
+def _annotations(folder: Path) -> list[Path]:
+    """Hand-made points of a whole source, as of CFP."""
+    random, path = np.random.default_rng(0), folder / "annotations.npz"
+    table = np.r_[np.arange(20), [-1] * 10]
+    arrays = {
+        "file": np.array(["a.jpg", "b.jpg"]),  # a name that numpy's own writer does not take
+        "points_30": random.random((2, 30, 2)),
+        "side": np.array(["right", "left"]),
+        "ibug_right": table,
+        "ibug_left": table,
+    }
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
+    return [path]
+
+
+def _read_annotations(path: Path) -> object:
+    entry = PhotoEntry("a.jpg", "a", "a", "train", path.name)
+    return read_points(path.parent, entry)
+
+
+def _person_labels(folder: Path) -> list[Path]:
+    (folder / "a").mkdir()
+    path = folder / "a" / "labels.csv"
+    path.write_text("file,race,gender,age\n" + "".join(f"a/{n}.jpg,x,y,20-29\n" for n in range(9)))
+    return [path]
+
+
+def _read_person_labels(path: Path) -> object:
+    return read_person_labels(path.parent.parent, "a")
+
+
+def _scans(folder: Path) -> list[Path]:
+    """A bowl of the size of a face, in three formats."""
+    y, x = np.mgrid[-100:101:10, -100:101:10]
+    vertices = np.stack([x, y, -((x**2 + y**2) / 200)], -1).reshape(-1, 3).astype(float)
+    corner = (np.arange(20)[:, None] * 21 + np.arange(20)).ravel()
+    upper = np.stack([corner, corner + 1, corner + 21], 1)
+    faces = np.concatenate([upper, np.stack([corner + 1, corner + 22, corner + 21], 1)])
+    write_obj(folder / "a.obj", vertices, faces)
+    np.savez(folder / "b.npz", vertices=vertices, faces=faces)
+    paths = [folder / "a.obj", folder / "b.npz"]
+    with suppress(ImportError):
+        import trimesh
+
+        mesh = trimesh.Trimesh(vertices, faces, process=False)
+        for kind in ("ply", "stl", "glb"):
+            mesh.export(folder / f"c.{kind}")
+            paths.append(folder / f"c.{kind}")
+    return paths
+
+
+def _scan_points(folder: Path) -> list[Path]:
+    points = np.random.default_rng(0).random((7, 3)) * 100
+    np.savetxt(folder / "a.txt", points)
+    np.savetxt(folder / "a.csv", points, delimiter=",")
+    np.save(folder / "a.npy", points)
+    return [folder / "a.txt", folder / "a.csv", folder / "a.npy"]
+
+
 def _face_model(folder: Path) -> list[Path]:
     from synthetic_assets import official_arrays
 
@@ -205,6 +285,10 @@ FORMATS = (
     Format("mesh .obj", _meshes, read_obj),
     Format("points .pts", _pts, read_pts),
     Format("index .csv", _index, _read_index),
+    Format("annotations .npz", _annotations, _read_annotations),
+    Format("labels .csv", _person_labels, _read_person_labels),
+    Format("scan", _scans, read_scan),
+    Format("points of a scan", _scan_points, read_points_3d),
     Format("face_model.npy", _face_model, load_bfm),
     Format("model .npz", _small_photoface, load_photoface),
 )

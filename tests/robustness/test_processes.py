@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import pickle
 import threading
 
@@ -71,12 +70,6 @@ def test_faces_are_small_and_whole_after_pickling(faces):
     again = pickle.loads(data)
     torch.testing.assert_close(again.vertices, faces.vertices, atol=1e-5, rtol=0)
     torch.testing.assert_close(copy.deepcopy(faces).vertices, faces.vertices)
-
-
-def test_faces_come_back_from_a_pool(reconstructor, faces):
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        (found,) = pool.map(reconstructor, [astronaut()])
-    torch.testing.assert_close(found.landmarks_68, faces.landmarks_68, atol=0.05, rtol=0)
 
 
 def test_default_type_of_the_caller(reconstructor, faces, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,14 @@ def load_triangles(path: Path) -> tuple[np.ndarray, np.ndarray]:
         meshes = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
     except Exception as error:  # its readers raise many kinds for damaged files
         raise ValueError(f"{path} cannot be read as a mesh ({one_line(error)})") from None
+    try:
+        return _joined(meshes)
+    except (ValueError, TypeError, OverflowError):
+        raise ValueError(f"{path}: its vertices or triangles are not three numbers each") from None
+
+
+def _joined(meshes: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """All parts as one mesh."""
     vertices, faces, offset = [np.zeros((0, 3))], [np.zeros((0, 3), np.int64)], 0
     for mesh in meshes:
         points = np.asarray(getattr(mesh, "vertices", np.zeros((0, 3))), np.float64)

@@ -174,7 +174,10 @@ def read_points(folder: Path, entry: PhotoEntry) -> HandPoints | None:
     row = table.rows.get(entry.file)
     if row is None:
         raise ValueError(f"{path} has no points of {entry.file}")
-    return table.points(row)
+    try:
+        return table.points(row)
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)})") from None
 
 
 def read_pts(path: Path) -> np.ndarray:
