@@ -42,6 +42,8 @@ class AugmentSettings:
     """Probability of the mirror image."""
     roll_sigma: float = 14.0
     """Deviation of the rotation in the image plane."""
+    any_roll: float = 0.0
+    """Share of samples rolled by any angle."""
     scale: tuple[float, float] = (0.88, 1.15)
     """Range of the face's size in the crop, relative to the crop rule."""
     shift: float = 0.04
@@ -75,7 +77,7 @@ class AugmentSettings:
     def plain(self) -> AugmentSettings:
         """The same size without any augmentation, for validation."""
         names = (
-            "profile flip roll_sigma shift far pitch_sigma color grey noise blur low_resolution"
+            "profile flip roll_sigma any_roll shift far pitch_sigma color grey noise blur low_resolution"
             " jpeg occlude"
         )
         off = dict.fromkeys(names.split(), 0.0)
@@ -105,9 +107,12 @@ def draw_placement(rng: np.random.Generator, settings: AugmentSettings) -> Place
     low, high = np.log(FAR_SCALE if is_far else settings.scale)
     reach = FAR_SHIFT if is_far else settings.shift
     shift = rng.uniform(-reach, reach, 2)
+    roll = np.radians(settings.roll_sigma) * np.clip(rng.standard_normal(), -3.2, 3.2)
+    if settings.any_roll > 0 and rng.random() < settings.any_roll:
+        roll = rng.uniform(-np.pi, np.pi)
     return Placement(
         flip=bool(rng.random() < settings.flip),
-        roll=float(np.radians(settings.roll_sigma) * np.clip(rng.standard_normal(), -3.2, 3.2)),
+        roll=float(roll),
         scale=float(np.exp(rng.uniform(low, high))),
         shift=(float(shift[0]), float(shift[1])),
     )
@@ -162,7 +167,7 @@ def change_colors(
     """
     chance = rng.random(7)
     if chance[0] < settings.occlude:
-        image = _occlude(image, rng)
+        image, _ = occlude(image, rng)
     if chance[1] < settings.low_resolution:
         image = _lower_resolution(image, rng)
     if chance[2] < settings.blur:
@@ -219,10 +224,19 @@ def _blur(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.filter2D(image, -1, kernel / kernel.sum())
 
 
-def _occlude(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One or two ellipses or turned rectangles, flat or filled with a scrap of the picture."""
+def occlude(image: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One or two ellipses or turned rectangles, flat or filled with a scrap of the picture.
+
+    Args:
+        image: [S, S, 3] uint8; not changed.
+        rng: source of randomness.
+
+    Returns:
+        The picture, and where it is hidden, [S, S] bool.
+    """
     size = image.shape[0]
     result = image.copy()
+    hidden = np.zeros((size, size), bool)
     for _ in range(1 + int(rng.random() < 0.3)):
         center = rng.uniform(0, size, 2)
         axes = size * rng.uniform(0.05, 0.25, 2)
@@ -239,4 +253,5 @@ def _occlude(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             roll = rng.integers(size // 4, 3 * size // 4, 2)
             filling = np.roll(image, roll, axis=(0, 1))[:, ::-1]
         result[mask > 0] = filling[mask > 0]
-    return result
+        hidden |= mask > 0
+    return result, hidden

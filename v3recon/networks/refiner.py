@@ -1,0 +1,142 @@
+"""One correction of an estimate, applied again and again: the mesh reads the map where it lies.
+
+Points of the estimated mesh are projected into the fine map; a patch around each, its samples
+denser toward the point, goes through one small network that knows which point it is; all of them
+together with the estimate give the change of the coefficients. The loop is that of RAFT (Teed and
+Deng, ECCV 2020) and PyMAF (Zhang et al., ICCV 2021): the same weights each time, the point's places
+without gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample
+
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.point_sets import farthest_point_sampling
+from v3recon.geometry.rotation import rotation_6d_to_matrix
+from v3recon.types import TRANS_SIZE
+
+ROTATION_SIZE = 6
+POINT_CHANNELS = 16
+"""Numbers kept of each point's patch."""
+PATCH_WIDTH = 64
+OFFSETS = (-4.5, -1.5, 0.0, 1.5, 4.5)
+"""Samples of a patch along a side, cells of the map: dense near the point, and far-sighted."""
+
+
+class Refiner(nn.Module):
+    """State and fine map to a better state; a state is [B, K + 9]: shape, 6D rotation, place.
+
+    Attributes:
+        mean: [P, 3] points of the mean face, decimetres.
+        basis: [P, 3, K] their modes per unit of the state.
+        index: [P] their vertices. All three come from a face model by `set_points` and travel
+            with the weights.
+    """
+
+    index: Tensor
+    mean: Tensor
+    basis: Tensor
+
+    def __init__(self, map_width: int, shape_size: int, points: int, hidden: int) -> None:
+        """Build with random weights whose changes are 0.
+
+        Args:
+            map_width: channels of the map.
+            shape_size: K, identity and expression together.
+            points: P, points of the mesh that look.
+            hidden: width between what all points saw and the change.
+        """
+        super().__init__()
+        state = shape_size + ROTATION_SIZE + TRANS_SIZE
+        self.register_buffer("index", torch.zeros(points, dtype=torch.long))
+        self.register_buffer("mean", torch.zeros(points, 3))
+        self.register_buffer("basis", torch.zeros(points, 3, shape_size))
+        self.normalize = nn.LayerNorm(len(OFFSETS) ** 2 * map_width)
+        self.widen = nn.Linear(len(OFFSETS) ** 2 * map_width, PATCH_WIDTH)
+        self.names = nn.Parameter(0.02 * torch.randn(points, PATCH_WIDTH))
+        self.narrow = nn.Linear(PATCH_WIDTH, POINT_CHANNELS)
+        self.change = nn.Sequential(
+            nn.Linear(points * (POINT_CHANNELS + 2) + state, hidden),
+            nn.Hardswish(),
+            nn.Linear(hidden, hidden),
+            nn.Hardswish(),
+            nn.Linear(hidden, state),
+        )
+        last = self.change[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, fine: Tensor, state: Tensor) -> Tensor:
+        """The corrected state [B, K + 9] from a map [B, M, h, w] of the whole crop."""
+        places = self.places(state.detach())
+        reach = fine.new_tensor(OFFSETS)
+        rows, columns = torch.meshgrid(reach, reach, indexing="ij")
+        cell = fine.new_tensor([2 / fine.shape[-1], 2 / fine.shape[-2]])
+        offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell
+        seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
+        patch = self.normalize(seen.permute(0, 2, 3, 1).flatten(2))
+        read = self.narrow(torch.nn.functional.hardswish(self.widen(patch) + self.names))
+        known = torch.cat([read.flatten(1), places.flatten(1), state.detach()], 1)
+        return state + self.change(known)
+
+    def places(self, state: Tensor) -> Tensor:
+        """Where the points of a state are in the crop, [B, P, 2] in -1…1 (the crop's borders)."""
+        camera = Camera()
+        shape, rotation, trans = split_state(state)
+        code = shape @ self.basis.flatten(0, 1).T
+        points = self.mean + code.unflatten(1, self.mean.shape)
+        posed = points @ rotation_6d_to_matrix(rotation) + trans[:, None]
+        pixels = project(posed, camera)
+        return ((2 * pixels + 1) / camera.image_size - 1).clamp(-2, 2)
+
+    @torch.no_grad()
+    def set_points(self, model: LinearFaceModel, unit: Tensor) -> None:
+        """Take the points from a face model; done once, before training.
+        Args:
+            model: the face model.
+            unit: [K] value of each coefficient per unit of the state.
+
+        Raises:
+            ValueError: if the network is for another number of coefficients.
+        """
+        index = looking_points(model, len(self.mean))
+        mean, basis = model.shape_basis_at(index)
+        if basis.shape != self.basis.shape:
+            raise ValueError(
+                f"the network expects {tuple(self.basis.shape)} points, axes and modes, the face "
+                f"model {model.name!r} gives {tuple(basis.shape)}"
+            )
+        self.index.copy_(index)
+        self.mean.copy_(mean)
+        self.basis.copy_(basis * unit)
+
+
+def split_state(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Shape [B, K], two axes of the rotation [B, 6], place [B, 3] of a state."""
+    shape_size = state.shape[1] - ROTATION_SIZE - TRANS_SIZE
+    shape, rotation, trans = state.split([shape_size, ROTATION_SIZE, TRANS_SIZE], 1)
+    return shape, rotation, trans
+
+
+def looking_points(model: LinearFaceModel, count: int) -> Tensor:
+    """Vertices [count] at which a network looks: 68 landmarks, parts, the rest of the surface."""
+    zeros = [torch.zeros(1, size) for size in model.sizes[:2]]
+    mean = model.vertices(*zeros)[0]
+    parts = ((model.part_labels > 0) & (model.part_labels < 8)).nonzero()[:, 0]
+    others = _outer_skin(model, mean)
+    more = max(count - len(model.landmarks_68), 0)
+    parts = parts[farthest_point_sampling(mean[parts], more // 2)]
+    others = others[farthest_point_sampling(mean[others], more - len(parts))]
+    return torch.cat([model.landmarks_68, parts, others])[:count]
+
+
+def _outer_skin(model: LinearFaceModel, mean: Tensor) -> Tensor:
+    """Vertices of the labeled skin and, where the model names surfaces, of the first one."""
+    if model.group_labels is None:
+        return (model.part_labels == 8).nonzero()[:, 0]
+    return ((model.group_labels == 0) & (mean[:, 2] > mean[:, 2].mean())).nonzero()[:, 0]
