@@ -16,7 +16,7 @@ COMMANDS = {
     "show-face-model": ("v3recon.cli.show_face_model", "contact sheets of a face model"),
     "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),
     "prepare": ("v3recon.data.prepare", "photographs to training crops and targets"),
-    "train": ("v3recon.training.run", "train a regressor (the same as train.py)"),
+    "train": ("v3recon.cli.train", "train a face regressor by a recipe"),
     "evaluate": (
         "v3recon.cli.evaluate",
         "benchmarks, and the model card made of them",

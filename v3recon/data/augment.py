@@ -77,8 +77,8 @@ class AugmentSettings:
     def plain(self) -> AugmentSettings:
         """The same size without any augmentation, for validation."""
         names = (
-            "profile flip roll_sigma any_roll shift far pitch_sigma color grey noise blur low_resolution"
-            " jpeg occlude"
+            "profile flip roll_sigma any_roll shift far pitch_sigma color grey noise blur"
+            " low_resolution jpeg occlude"
         )
         off = dict.fromkeys(names.split(), 0.0)
         return replace(self, scale=(1.0, 1.0), **off)

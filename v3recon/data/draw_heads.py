@@ -19,7 +19,8 @@ from tqdm import tqdm
 from v3recon.data.augment import BOX_FACTOR, CROP_SIZE
 from v3recon.decode import decode, posed_normals
 from v3recon.face_models.arkit import ARKIT_NAMES
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.detector_mesh import POINT_COUNT
+from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
 from v3recon.geometry.camera import Camera, project, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.geometry.spherical_harmonics import shade_sh
@@ -65,6 +66,20 @@ class DrawnHeads:
 
     def __len__(self) -> int:
         return len(self.image)
+
+
+def detector_surface(model: LinearFaceModel) -> SurfacePoints:
+    """The detector's 468 points on a face model.
+
+    Raises:
+        ValueError: if the model does not say where they are.
+    """
+    if model.detector_points is not None:
+        return model.detector_points
+    if model.name != "photoface":  # whose first vertices they are
+        raise ValueError(f"the face model {model.name!r} has no detector points")
+    weights = torch.tensor([1.0, 0.0, 0.0]).repeat(POINT_COUNT, 1)
+    return SurfacePoints(torch.arange(POINT_COUNT)[:, None].repeat(1, 3), weights)
 
 
 def random_coeffs(model: LinearFaceModel, count: int, generator: torch.Generator) -> FaceCoeffs:
@@ -130,7 +145,9 @@ def placed(
 ) -> FaceCoeffs:
     """The same heads, each where the crop rule puts it, give or take a detector's error."""
     count = len(coeffs)
-    size = CROP_SIZE / BOX_FACTOR * torch.exp(0.13 * (2 * torch.rand(count, generator=generator) - 1))
+    size = (
+        CROP_SIZE / BOX_FACTOR * torch.exp(0.13 * (2 * torch.rand(count, generator=generator) - 1))
+    )
     shift = CROP_SIZE * 0.05 * (2 * torch.rand(count, 2, generator=generator) - 1)
     middle = (CROP_SIZE - 1) / 2
     mean, basis = model.shape_basis_at(model.landmarks_68)
@@ -157,7 +174,7 @@ def draw_heads(
     """Draw heads; the same for the same arguments.
 
     Args:
-        model: with `detector_points`.
+        model: PhotoHead or PhotoFace.
         backgrounds: photos to draw before.
         count: how many.
         seed: of everything random.
@@ -167,12 +184,15 @@ def draw_heads(
     camera = Camera()
     rows: list[dict[str, np.ndarray]] = []
     with torch.inference_mode():
-        for start in tqdm(range(0, count, _BATCH), desc="drawing heads", unit_scale=_BATCH):
+        starts = range(0, count, _BATCH)
+        for start in tqdm(starts, desc="drawing heads", unit_scale=_BATCH, mininterval=2):
             batch = min(_BATCH, count - start)
             coeffs = random_coeffs(model, batch, generator)
             coeffs = placed(coeffs, model, generator, camera)
             rows += _draw(coeffs, model, camera, rng, backgrounds)
-    return DrawnHeads(**{f.name: np.stack([row[f.name] for row in rows]) for f in fields(DrawnHeads)})
+    return DrawnHeads(
+        **{f.name: np.stack([row[f.name] for row in rows]) for f in fields(DrawnHeads)}
+    )
 
 
 def _draw(
@@ -200,9 +220,7 @@ def _draw(
     if hair is not None:
         seen = torch.where(hair.gather(1, owner.flatten(1)).view_as(owner), 9, seen)
     seen = torch.where(fragments.face_id >= 0, seen, 0).to(torch.uint8)[:, 1::4, 1::4]
-    points = model.detector_points
-    assert points is not None
-    detected = points.of(decoded.points_2d)
+    detected = detector_surface(model).of(decoded.points_2d)
     truth = torch.cat([coeffs.id, coeffs.exp, coeffs.alb, coeffs.sh], 1)
     result = []
     for k in range(len(coeffs)):

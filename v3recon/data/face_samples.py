@@ -27,8 +27,8 @@ from v3recon.data.augment import (
     resize_matrix,
 )
 from v3recon.data.draw_heads import DrawnHeads
-from v3recon.data.face_mesh import MIRROR_68, POINT_COUNT, load_face_mesh
 from v3recon.data.face_table import CURVE_POINTS, FaceTable
+from v3recon.face_models.detector_mesh import MIRROR_68, POINT_COUNT, load_face_mesh
 from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
 
 BACKGROUND, HAIR, GLASSES, OCCLUDER = 0, 9, 10, 11

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.data.face_mesh import POINT_COUNT, estimate_pose, load_face_mesh
+from v3recon.face_models.detector_mesh import POINT_COUNT, estimate_pose, load_face_mesh
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
@@ -90,6 +90,15 @@ def table_key(photos: Path, split: str, detections: Path | None) -> str:
     for path in (photos / INDEX_NAME, detections):
         if path is not None and path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def table_hash(table: FaceTable) -> str:
+    """Hash of everything a table says."""
+    digest = hashlib.sha256()
+    for f in fields(FaceTable):
+        values = np.ascontiguousarray(getattr(table, f.name))
+        digest.update("\n".join(values).encode() if values.dtype.kind == "U" else values.tobytes())
     return digest.hexdigest()[:16]
 
 

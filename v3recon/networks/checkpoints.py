@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line
 from v3recon.io.tensors import read_tensor_file
+from v3recon.networks import face_regressor
 from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
 from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
 
@@ -154,6 +155,8 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     path = Path(path)
     content = read_tensor_file(path)
     try:
+        if content.get("format") == face_regressor.FORMAT:
+            return _refined(content, model)
         if content.get("format") == FORMAT:
             description = _description(content)
             weights = content["weights"]
@@ -168,6 +171,25 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     return LoadedRegressor(regressor.eval(), description)
+
+
+def _refined(content: dict[str, Any], model: LinearFaceModel | None) -> LoadedRegressor:
+    """A network with one refiner (`networks.face_regressor`), for the same callers."""
+    regressor, said = face_regressor.face_regressor_of(content)
+    config = said.config
+    description = CheckpointDescription(
+        config.backbone,
+        said.face_model,
+        said.face_model_hash,
+        config.sizes,
+        config.input_size,
+        rotation="6d",
+        crop_rule=said.crop_rule,
+        training=said.training,
+    )
+    if model is not None:
+        _check_face_model(description, model)
+    return LoadedRegressor(cast(Regressor, regressor), description)
 
 
 def _stored(key: str, value: Tensor, half: bool) -> Tensor:

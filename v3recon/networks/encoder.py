@@ -26,6 +26,9 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class Encoder(nn.Module):
     """Crops to pooled features, one fine map, and what each place of it shows."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, backbone: str, width: int, map_width: int, cells: int, grid: int) -> None:
         """Build with random weights.
 

@@ -169,7 +169,9 @@ class FaceRegressor(nn.Module):
             pooled, fine, seen = pooled.to(image.dtype), fine.to(image.dtype), seen.to(image.dtype)
             alb_size = self.sizes[2]
             first = self.first(pooled)
-            state, alb, sh = first.split([first.shape[1] - alb_size - SH_SIZE, alb_size, SH_SIZE], 1)
+            state, alb, sh = first.split(
+                [first.shape[1] - alb_size - SH_SIZE, alb_size, SH_SIZE], 1
+            )
             result = [self._estimate(state, alb, sh)]
             for _ in range(self.refinements):
                 state = self.refiner(fine, state)

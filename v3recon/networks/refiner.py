@@ -97,6 +97,7 @@ class Refiner(nn.Module):
     @torch.no_grad()
     def set_points(self, model: LinearFaceModel, unit: Tensor) -> None:
         """Take the points from a face model; done once, before training.
+
         Args:
             model: the face model.
             unit: [K] value of each coefficient per unit of the state.

@@ -1,0 +1,274 @@
+"""The recipe, the objective and a whole small run: resumed exactly, refused when changed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from v3recon.cli.train import main
+from v3recon.data.face_samples import NOT_LABELED, FaceBatch
+from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.load import load_face_model
+from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.networks.face_regressor import Estimate, load_face_regressor
+from v3recon.training.face_objective import (
+    FacePoints,
+    FaceWeights,
+    contrast_loss,
+    curve_loss,
+    estimate_shares,
+    estimate_terms,
+    jaw_weight,
+    seen_loss,
+)
+from v3recon.training.recipe import Recipe, differences, held, joined, read_recipe
+from v3recon.training.run_state import read_run
+from v3recon.training.train_faces import STATE_FILE, WEIGHTS_FILE, TrainOptions, train
+from v3recon.types import FaceCoeffs
+
+RECIPES = Path(__file__).resolve().parents[2] / "recipes"
+SMALL = """
+face_model = "photoface"
+imagenet = false
+batch_size = 4
+steps = {steps}
+minutes = 10
+drawn_heads = 4
+precision = "float32"
+pixels = [[0.0, 64]]
+[shares]
+a = 1.0
+[network]
+pyramid_width = 8
+map_width = 8
+cells = 4
+hidden = 16
+points = 80
+refiner_hidden = 16
+refinements = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_face_model("photoface")
+
+
+@pytest.fixture(scope="module")
+def points(model):
+    return FacePoints(model)
+
+
+def truth_batch(points, count=3):
+    """Estimates, and a batch that says the same of drawn heads."""
+    torch.manual_seed(0)
+    coeffs = FaceCoeffs.zeros(count)
+    coeffs = replace(
+        coeffs, id=torch.randn(count, 80), exp=0.3 * torch.randn(count, 64),
+        trans=torch.tensor([[0.1, -0.1, 0.5]]).repeat(count, 1),
+    )  # fmt: skip
+    angle = torch.tensor([[0.1, 0.5, -0.2]]).repeat(count, 1)
+    estimate = Estimate(coeffs, euler_to_matrix(angle))
+    pixels = points.pixels(estimate, points.shape(estimate))
+    batch = FaceBatch(
+        image=torch.zeros(count, 3, 8, 8), detected=pixels[:, :468],
+        detected_weight=torch.ones(count, 468), marked=pixels[:, 468:],
+        marked_weight=torch.ones(count, 68), loose=torch.zeros(count),
+        curve=torch.zeros(count, 9, 2), curve_weight=torch.zeros(count),
+        curve_left=torch.zeros(count, dtype=torch.bool),
+        seen=torch.full((count, 4, 4), NOT_LABELED, dtype=torch.uint8),
+        subject=torch.full((count,), -1),
+        truth=torch.cat([coeffs.id, coeffs.exp, coeffs.alb, coeffs.sh], 1),
+        rotation=estimate.rotation, trans=coeffs.trans, truth_weight=torch.ones(count),
+    )  # fmt: skip
+    return estimate, batch
+
+
+def test_the_truth_has_no_loss_and_anything_else_has(points):
+    estimate, batch = truth_batch(points)
+    terms = estimate_terms(estimate, batch, points)
+    priors = {"identity_prior", "expression_prior", "bounds"}
+    assert all(abs(float(terms[name])) < 1.5e-2 for name in terms.keys() - priors)
+    wrong = replace(estimate, coeffs=replace(estimate.coeffs, id=estimate.coeffs.id + 3))
+    terms = estimate_terms(wrong, batch, points)
+    assert all(float(terms[name]) > 5e-2 for name in ("detected", "marked", "truth_shape"))
+
+
+def test_a_loose_source_may_be_shifted_and_others_may_not(points):
+    estimate, batch = truth_batch(points)
+    real = replace(batch, truth_weight=torch.zeros(3), marked=batch.marked + 4)
+    fixed = float(estimate_terms(estimate, real, points)["marked"])
+    loose = float(estimate_terms(estimate, replace(real, loose=torch.ones(3)), points)["marked"])
+    assert loose < 0.1 * fixed
+
+
+def test_weights_name_every_term(points):
+    estimate, batch = truth_batch(points)
+    known = {f.name for f in fields(FaceWeights)}
+    assert estimate_terms(estimate, batch, points).keys() <= known
+
+
+def test_the_far_jaw_is_free_and_the_near_one_is_not():
+    angle = torch.deg2rad(torch.tensor([[0.0, 45, 0], [0, -45, 0], [0, 0, 0]]))
+    weight = jaw_weight(euler_to_matrix(angle))
+    # At positive yaw the nose points to the image's right: the person's left jaw is far.
+    nose = torch.tensor([[0.0, 0, 1]]) @ euler_to_matrix(angle)[0]
+    assert nose[0, 0] > 0
+    assert (weight[0, 9:17] == 0).all() and (weight[0, :9] == 1).all()
+    assert (weight[1, :8] == 0).all() and (weight[1, 8:] == 1).all()
+    assert (weight[2] == 1).all()
+
+
+def test_points_on_the_jaw_line_have_no_loss_wherever_they_are_on_it(points):
+    _estimate, batch = truth_batch(points)
+    line = batch.marked[:, :9]
+    between = torch.cat([line[:, :1], (line[:, 1:] + line[:, :-1]) / 2], 1)
+    batch = replace(batch, curve=between, curve_weight=torch.ones(3))
+    assert float(curve_loss(batch.marked, batch)) < 1e-4
+    off = replace(batch, curve=between + 10)
+    assert float(curve_loss(batch.marked, off)) > 0.1
+    mirrored = replace(batch, curve_left=torch.ones(3, dtype=torch.bool))
+    assert float(curve_loss(batch.marked, mirrored)) > 0.1
+
+
+def test_contrast_wants_people_together_and_others_apart():
+    subject = torch.tensor([0, 0, 1, -1])
+    apart = torch.eye(4)
+    together = apart.clone()
+    together[1] = together[0]
+    assert float(contrast_loss(together, subject)) < float(contrast_loss(apart, subject)) - 0.5
+    assert float(contrast_loss(apart, torch.tensor([0, 1, 2, -1]))) == 0
+
+
+def test_what_is_not_labeled_costs_nothing():
+    logits = torch.randn(1, 12, 4, 4, requires_grad=True)
+    target = torch.full((1, 4, 4), NOT_LABELED, dtype=torch.uint8)
+    assert float(seen_loss(logits, target).detach()) == 0
+    target[0, 0, 0] = 5
+    seen_loss(logits, target).backward()
+    assert logits.grad is not None
+    assert logits.grad[0, :, 0, 0].abs().sum() > 0 and logits.grad[0, :, 1:].abs().sum() == 0
+
+
+def test_shares_grow_and_schedules_interpolate():
+    shares = estimate_shares(4)
+    assert sum(shares) == pytest.approx(1) and shares == sorted(shares)
+    schedule = ((0.0, 1.0), (0.5, 2.0), (1.0, 0.0))
+    assert [joined(schedule, p) for p in (0, 0.25, 0.5, 0.75, 1)] == [1, 1.5, 2, 1, 0]
+    assert [held(schedule, p) for p in (0, 0.49, 0.5, 1)] == [1, 1, 2, 0]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_of_the_repository_are_read(path):
+    recipe = read_recipe(path)
+    short = recipe.scaled(recipe.minutes / 10)
+    assert short.steps == round(recipe.steps / 10) and len(short.sizes()) == short.steps
+    assert sum(recipe.shares.values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("colour = 1", "unknown settings colour"),
+        ("[weights]\nnose = 1", r"\[weights\] has unknown settings nose"),
+        ("pixels = [[0.1, 112]]", "growing from 0"),
+        ("pixels = [[0.0, 100]]", "multiples of 16"),
+        ("steps = ", "cannot read the recipe"),
+    ],
+)
+def test_a_bad_recipe_is_named(tmp_path, text, message):
+    path = tmp_path / "bad.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_recipe(path)
+
+
+def test_differences_name_what_differs():
+    ours, theirs = Recipe(seed=1).to_json(), Recipe(weights=FaceWeights(seen=2)).to_json()
+    assert differences(ours, theirs) == [
+        "seed is 1 here and 0 in the run",
+        "weights.seen is 0.5 here and 2 in the run",
+    ]
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Photos with detections and marked points, and a recipe for them."""
+    folder = tmp_path_factory.mktemp("run")
+    photos = folder / "photos"
+    (photos / "a").mkdir(parents=True)
+    mesh = load_face_mesh()
+    found = np.stack(
+        [60 + 35 * mesh.mean[:, 0], 60 - 35 * mesh.mean[:, 1], 35 * mesh.mean[:, 2]], 1
+    )
+    lines, names = ["file,source,subject,split,landmarks"], []
+    rows = "\n".join(f"{x + 1:.3f} {y + 1:.3f}" for x, y in found[mesh.landmarks_68, :2])
+    for k in range(6):
+        name = f"a/{k}.png"
+        picture = np.random.default_rng(k).integers(0, 256, (120, 120, 3), np.uint8)
+        cv2.imwrite(str(photos / name), picture)
+        (photos / f"a/{k}.pts").write_text(f"version: 1\nn_points: 68\n{{\n{rows}\n}}\n")
+        lines.append(f"{name},a,p{k // 2},{'val' if k > 3 else 'train'},a/{k}.pts")
+        names.append(name)
+    (photos / "index.csv").write_text("\n".join(lines) + "\n")
+    np.savez(folder / "det.npz", names=names, pts=np.stack([found] * 6).astype(np.float32))
+    for steps in (4, 5):
+        (folder / f"{steps}.toml").write_text(SMALL.format(steps=steps))
+    return TrainOptions(
+        photos, folder / "run", detections=folder / "det.npz", cache=folder / "cache", workers=0
+    )
+
+
+def test_a_run_that_is_stopped_and_resumed_ends_as_an_unbroken_one(options, model, monkeypatch):
+    recipe = read_recipe(options.photos.parent / "4.toml")
+    unbroken = replace(options, out=options.photos.parent / "whole", save_minutes=0.0)
+    figures = train(recipe, unbroken)
+    assert 0 < figures["a_inner"] < 10
+    broken = replace(options, out=options.photos.parent / "broken", save_minutes=0.0)
+    train(recipe, replace(broken, stop_after=0.0))
+    assert read_run(broken.out / STATE_FILE)[0]["step"] == 1
+    train(recipe, broken)
+    ours, theirs = (read_run(o.out / STATE_FILE)[0] for o in (unbroken, broken))
+    assert ours["step"] == theirs["step"] == 4
+    for key, value in ours["weights"].items():
+        assert torch.equal(value, theirs["weights"][key]), key
+    for key, value in ours["average"].items():
+        assert torch.equal(value, theirs["average"][key]), key
+    network, said = load_face_regressor(broken.out / WEIGHTS_FILE)
+    assert said.training["recipe"] == recipe.to_json() and said.face_model == model.name
+    assert network.input_size == 64
+
+
+def test_a_run_refuses_another_recipe_and_says_what_differs(options, capsys):
+    folder = options.photos.parent
+    common = ["--photos", str(options.photos), "--out", str(folder / "refused"), "--workers", "0"]
+    common += ["--detections", str(options.detections), "--cache", str(options.cache)]
+    assert main([str(folder / "4.toml"), *common, "--stop-after", "0"]) == 0
+    before = (folder / "refused" / STATE_FILE).read_bytes()
+    assert main([str(folder / "5.toml"), *common]) == 1
+    assert "steps is 5 here and 4 in the run" in capsys.readouterr().err
+    assert (folder / "refused" / STATE_FILE).read_bytes() == before
+    log = (folder / "refused" / "log.jsonl").read_text().splitlines()
+    assert json.loads(log[-1])["step"] == 1
+
+
+def test_missing_inputs_are_named(options, capsys):
+    arguments = [
+        "--photos",
+        str(options.photos / "none"),
+        "--out",
+        str(options.out),
+        "--workers",
+        "0",
+    ]
+    arguments += ["--detections", str(options.detections)]
+    assert main([str(options.photos.parent / "4.toml"), *arguments]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    assert main([str(options.photos / "no.toml"), *arguments]) == 1
+    assert "cannot read the recipe" in capsys.readouterr().err

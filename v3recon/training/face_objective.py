@@ -1,0 +1,297 @@
+"""What a face regressor learns from: a loss on every estimate, growing toward the last.
+
+Points in the picture say where a face is; the head model's statistics and drawn heads, not a
+detector's depth, say how deep it is. All distances are in pixels of the 224-pixel crop, divided by
+`PIXELS` to be about 1 at the start.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+
+from v3recon.data.draw_heads import detector_surface
+from v3recon.data.face_samples import NOT_LABELED, FaceBatch
+from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, project
+from v3recon.networks.encoder import SEEN_NAMES
+from v3recon.networks.face_regressor import Estimate
+from v3recon.types import SH_SIZE
+
+PIXELS = 10.0
+DECIMETRES = 0.1
+"""Divisor of distances in space: 1 cm is about 10 pixels."""
+LOOSE_SHIFT = 0.15
+"""Share of a loose source's common shift that is left in the loss."""
+JAW = slice(0, 17)
+JAW_FREE_YAW = (12.0, 30.0)
+"""Marked jaw points of the far side fade between these yaws (degrees): they follow the outline."""
+GAPS_68 = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65), (19, 37), (24, 44))
+"""Pairs across lids, lips and under brows whose distance matters beside their place."""
+SEEN_WEIGHTS = (0.5, 3.0, 3.0, 3.0, 3.0, 1.5, 3.0, 3.0, 0.5, 0.5, 2.0, 1.5)
+"""Weight of each of `SEEN_NAMES`: small things count as much as large ones."""
+BESIDE_MARKED = 0.3
+"""Weight of detected points on photos with marked ones."""
+CONTRAST_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class FaceWeights:
+    """Weight of each term of the objective; 0 leaves it out."""
+
+    detected: float = 1.0
+    """Detected points; where people marked points as well, `BESIDE_MARKED` of it."""
+    marked: float = 1.5
+    gaps: float = 1.0
+    curve: float = 0.5
+    """Points of profiles on the jaw line."""
+    seen: float = 0.5
+    """What each place shows."""
+    identity_prior: float = 0.01
+    expression_prior: float = 0.01
+    bounds: float = 1.0
+    """Expression weights beyond their bounds."""
+    truth_shape: float = 1.0
+    truth_pose: float = 1.0
+    truth_light: float = 0.1
+    """Albedo and light of drawn heads."""
+    same_person: float = 0.05
+    """Identities of one person lie together, those of others apart (InfoNCE)."""
+
+
+class FacePoints(nn.Module):
+    """Mean and modes of the points that losses compare: 468 detected ones, then the 68."""
+
+    mean: Tensor
+    basis: Tensor
+    bounds: Tensor
+    sigma: Tensor
+
+    def __init__(self, model: LinearFaceModel) -> None:
+        """Take them from a face model.
+
+        Raises:
+            ValueError: if it does not say where the detector's points are.
+        """
+        super().__init__()
+        detected = model.shape_basis_of(detector_surface(model))
+        marked = model.shape_basis_at(model.landmarks_68)
+        self.register_buffer("mean", torch.cat([detected[0], marked[0]]))
+        self.register_buffer("basis", torch.cat([detected[1], marked[1]]))
+        self.detected_count = len(detected[0])
+        bounds = model.exp_bounds
+        if bounds is None:
+            bounds = torch.tensor([-torch.inf, torch.inf]).repeat(model.sizes[1], 1)
+        sigma = torch.ones(model.sizes[1]) if model.exp_sigma is None else model.exp_sigma
+        self.register_buffer("bounds", bounds)
+        self.register_buffer("sigma", sigma)
+
+    def shape(self, estimate: Estimate) -> Tensor:
+        """Unposed points [B, 536, 3], decimetres."""
+        code = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
+        return self.mean + (code @ self.basis.flatten(0, 1).T).unflatten(1, self.mean.shape)
+
+    def pixels(self, estimate: Estimate, shape: Tensor) -> Tensor:
+        """Where they are in the crop, [B, 536, 2]."""
+        posed = shape @ estimate.rotation + estimate.coeffs.trans[:, None]
+        return project(posed, Camera())
+
+
+def estimate_shares(count: int) -> list[float]:
+    """Weight of each of the estimates, doubling toward the last, sum 1."""
+    shares = [2.0**k for k in range(count)]
+    return [share / sum(shares) for share in shares]
+
+
+def face_loss(
+    estimates: list[Estimate], seen: Tensor, batch: FaceBatch, points: FacePoints, w: FaceWeights
+) -> dict[str, Tensor]:
+    """Weighted terms of the objective; their sum is the loss.
+
+    Args:
+        estimates: from `FaceRegressor.estimates`.
+        seen: its logits [B, 12, h, w].
+        batch: the samples.
+        points: of the face model.
+        w: weights.
+    """
+    terms: dict[str, Tensor] = {}
+    for estimate, share in zip(estimates, estimate_shares(len(estimates)), strict=True):
+        for name, value in estimate_terms(estimate, batch, points).items():
+            terms[name] = terms.get(name, seen.new_zeros(())) + share * value * getattr(w, name)
+    last = estimates[-1]
+    terms["truth_light"] = w.truth_light * light_loss(last, batch)
+    if w.same_person > 0:
+        terms["same_person"] = w.same_person * contrast_loss(last.coeffs.id, batch.subject)
+    if w.seen > 0:
+        terms["seen"] = w.seen * seen_loss(seen, batch.seen)
+    return terms
+
+
+def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> dict[str, Tensor]:
+    """Unweighted terms of one estimate; names are those of `FaceWeights`."""
+    shape = points.shape(estimate)
+    pixels = points.pixels(estimate, shape)
+    detected, marked = pixels[:, : points.detected_count], pixels[:, points.detected_count :]
+    marked_weight = batch.marked_weight * jaw_weight(estimate.rotation.detach())
+    marked_weight = torch.where(batch.truth_weight[:, None] > 0, batch.marked_weight, marked_weight)
+    difference = marked - batch.marked
+    shift = (difference * marked_weight[..., None]).sum(1) / marked_weight.sum(1)[:, None].clamp(
+        min=1
+    )
+    loose = batch.loose[:, None] * (1 - LOOSE_SHIFT) * shift
+    has_marked = (batch.marked_weight.sum(1) > 0).float() * (1 - batch.truth_weight)
+    beside = 1 - (1 - BESIDE_MARKED) * has_marked
+    exp = estimate.coeffs.exp
+    over = (exp - points.bounds[:, 1]).clamp(min=0) + (points.bounds[:, 0] - exp).clamp(min=0)
+    real = 1 - batch.truth_weight
+    return {
+        "detected": point_loss(detected - batch.detected, batch.detected_weight * beside[:, None]),
+        "marked": point_loss(difference - loose[:, None], marked_weight),
+        "gaps": gap_loss(detected, marked, batch),
+        "curve": curve_loss(marked, batch),
+        "identity_prior": (real * estimate.coeffs.id.square().mean(1)).mean(),
+        "expression_prior": (real * (exp / points.sigma).square().mean(1)).mean(),
+        "bounds": (over / points.sigma).square().sum(1).mean(),
+        **truth_terms(estimate, shape, batch, points),
+    }
+
+
+def point_loss(difference: Tensor, weight: Tensor) -> Tensor:
+    """Mean over faces of each one's weighted mean distance, smooth below a pixel.
+
+    Args:
+        difference: [B, N, 2] pixels.
+        weight: [B, N] >= 0; faces without weight count as 0.
+    """
+    distance = (difference.square().sum(-1) + 1).sqrt() - 1
+    total = (weight * distance).sum(1) / weight.shape[1]
+    return total.mean() / PIXELS
+
+
+def jaw_weight(rotation: Tensor) -> Tensor:
+    """Weight [B, 68] of marked points by the estimated yaw: the far jaw is no fixed place."""
+    yaw = torch.rad2deg(torch.atan2(-rotation[:, 0, 2], rotation[:, 0, :2].norm(dim=1)))
+    low, high = JAW_FREE_YAW
+    far = (1 - (yaw.abs() - low) / (high - low)).clamp(0, 1)
+    weight = rotation.new_ones(len(rotation), 68)
+    # With positive yaw the nose points to the image's right: the jaw there, 9 … 16, is far.
+    weight[:, 0:8] = torch.where((yaw < 0)[:, None], far[:, None], weight[:, 0:8])
+    weight[:, 9:17] = torch.where((yaw > 0)[:, None], far[:, None], weight[:, 9:17])
+    return weight
+
+
+def gap_loss(detected: Tensor, marked: Tensor, batch: FaceBatch) -> Tensor:
+    """Offsets across lids, lips and below brows, marked ones where known, else detected ones."""
+    pairs = torch.tensor(GAPS_68, device=marked.device)
+    index = torch.from_numpy(load_face_mesh().landmarks_68).to(marked.device)
+    total = marked.new_zeros(())
+    has_marked = (batch.marked_weight.sum(1) > 0).float()[:, None]
+    for points, target, weight, use in (
+        (marked, batch.marked, batch.marked_weight, has_marked),
+        (detected[:, index], batch.detected[:, index], batch.detected_weight[:, index],
+         1 - has_marked),
+    ):  # fmt: skip
+        both = weight[:, pairs[:, 0]] * weight[:, pairs[:, 1]] * use
+        gap = points[:, pairs[:, 0]] - points[:, pairs[:, 1]]
+        wanted = target[:, pairs[:, 0]] - target[:, pairs[:, 1]]
+        total = total + point_loss(gap - wanted, both)
+    return total
+
+
+def curve_loss(marked: Tensor, batch: FaceBatch) -> Tensor:
+    """Distance of the points of a profile's jaw line from the line through the mesh's own."""
+    left = batch.curve_left.bool()[:, None, None]
+    line = torch.where(left, marked[:, 8:17].flip(1), marked[:, 0:9])
+    start, step = line[:, None, :-1], (line[:, 1:] - line[:, :-1])[:, None]
+    offset = batch.curve[:, :, None] - start
+    along = (offset * step).sum(-1) / step.square().sum(-1).clamp(min=1e-3)
+    nearest = start + along.clamp(0, 1)[..., None] * step
+    square = (batch.curve[:, :, None] - nearest).square().sum(-1).amin(-1)
+    distance = (square + 1).sqrt() - 1
+    return (distance.mean(1) * batch.curve_weight).mean() / PIXELS
+
+
+def truth_terms(
+    estimate: Estimate, shape: Tensor, batch: FaceBatch, points: FacePoints
+) -> dict[str, Tensor]:
+    """Shape in space, rotation and depth of drawn heads."""
+    weight = batch.truth_weight
+    size = points.basis.shape[-1]
+    code = batch.truth[:, :size]
+    wanted = points.mean + (code @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
+    apart = (shape - wanted).square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
+    turned = (estimate.rotation - batch.rotation).square().sum((1, 2))
+    depth = (estimate.coeffs.trans - batch.trans).abs()[:, 2]
+    return {
+        "truth_shape": (weight * apart).mean(),
+        "truth_pose": (weight * (turned + 0.2 * depth)).mean(),
+    }
+
+
+def light_loss(estimate: Estimate, batch: FaceBatch) -> Tensor:
+    """Albedo and light coefficients of drawn heads."""
+    found = torch.cat([estimate.coeffs.alb, 5 * estimate.coeffs.sh], 1)
+    wanted = batch.truth[:, -found.shape[1] :]
+    scale = torch.ones_like(wanted)
+    scale[:, -SH_SIZE:] = 5
+    return (batch.truth_weight * (found - scale * wanted).square().mean(1)).mean()
+
+
+def contrast_loss(identity: Tensor, subject: Tensor) -> Tensor:
+    """InfoNCE on identity coefficients: the other photo of a person among all of the batch.
+
+    Args:
+        identity: [B, Kid].
+        subject: [B] person, -1 for none.
+    """
+    same = (subject[:, None] == subject) & (subject >= 0)[:, None]
+    same = same & ~torch.eye(len(subject), dtype=torch.bool, device=subject.device)
+    if not same.any():
+        return identity.new_zeros(())
+    direction = normalize(identity, dim=1)
+    likeness = direction @ direction.T / CONTRAST_TEMPERATURE
+    own = torch.eye(len(subject), dtype=torch.bool, device=subject.device)
+    drawn = (subject < 0)[None].expand_as(own)
+    likeness = likeness.masked_fill(own | drawn, -torch.inf)
+    has = same.any(1)
+    logits = likeness[has].log_softmax(1)
+    return -(logits.masked_fill(~same[has], 0).sum(1) / same[has].sum(1)).mean()
+
+
+def seen_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy of what each place shows; 0 where nothing is labeled."""
+    known = target != NOT_LABELED
+    if not known.any():
+        return logits.sum() * 0
+    weights = logits.new_tensor(SEEN_WEIGHTS)
+    assert len(weights) == len(SEEN_NAMES)
+    return cross_entropy(logits, target.long(), weights, ignore_index=NOT_LABELED)
+
+
+@torch.no_grad()
+def validation_figures(
+    estimates: list[Estimate], batch: FaceBatch, points: FacePoints
+) -> dict[str, Tensor]:
+    """Error of each face's marked points over the longer side of their box, by estimate.
+
+    Returns:
+        [B] "inner" of the last estimate and "inner_first" of the first one (points 17 … 67), NaN
+        where fewer than ten are known; a loose source's common shift is taken out.
+    """
+    result = {}
+    for name, estimate in (("inner", estimates[-1]), ("inner_first", estimates[0])):
+        marked = points.pixels(estimate, points.shape(estimate))[:, points.detected_count :]
+        weight = (batch.marked_weight > 0).float()
+        weight[:, JAW] = 0
+        difference = marked - batch.marked
+        shift = (difference * weight[..., None]).sum(1) / weight.sum(1)[:, None].clamp(min=1)
+        difference = difference - (batch.loose[:, None] * shift)[:, None]
+        error = (difference.norm(dim=-1) * weight).sum(1) / weight.sum(1).clamp(min=1)
+        size = 224 / 1.414
+        result[name] = torch.where(weight.sum(1) >= 10, error / size, torch.nan)
+    return result

