@@ -12,11 +12,14 @@ import pytest
 import torch
 
 from v3recon.cli.train import main
-from v3recon.data.face_samples import NOT_LABELED, FaceBatch
+from v3recon.data.face_samples import NOT_LABELED, FaceBatch, part_aims
+from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
+from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
+from v3recon.render.rasterize import rasterize
 from v3recon.training.face_objective import (
     FacePoints,
     FaceWeights,
@@ -25,6 +28,7 @@ from v3recon.training.face_objective import (
     estimate_shares,
     estimate_terms,
     jaw_weight,
+    part_loss,
     seen_loss,
 )
 from v3recon.training.recipe import Recipe, differences, held, joined, read_recipe
@@ -83,6 +87,7 @@ def truth_batch(points, count=3):
         curve=torch.zeros(count, 9, 2), curve_weight=torch.zeros(count),
         curve_left=torch.zeros(count, dtype=torch.bool),
         seen=torch.full((count, 4, 4), NOT_LABELED, dtype=torch.uint8),
+        part_statistics=torch.zeros(count, 8, 3, 196), part_present=torch.zeros(count, 8),
         subject=torch.full((count,), -1),
         truth=torch.cat([coeffs.id, coeffs.exp, coeffs.alb, coeffs.sh], 1),
         rotation=estimate.rotation, trans=coeffs.trans, truth_weight=torch.ones(count),
@@ -135,6 +140,28 @@ def test_points_on_the_jaw_line_have_no_loss_wherever_they_are_on_it(points):
     assert float(curve_loss(batch.marked, off)) > 0.1
     mirrored = replace(batch, curve_left=torch.ones(3, dtype=torch.bool))
     assert float(curve_loss(batch.marked, mirrored)) > 0.1
+
+
+def test_the_part_loss_is_least_where_the_masks_are(points, model):
+    """A face's own drawn parts as its masks: shifting it away raises the loss every way."""
+    estimate, batch = truth_batch(points, 1)
+    decoded = decode(estimate.coeffs, model, rotation=estimate.rotation)
+    from_crop = torch.tensor([[[0.5, 0, -0.25], [0, 0.5, -0.25]]])
+    clip = to_clip(decoded.vertices, Camera(), (112, 112), from_crop)
+    owner = rasterize(clip, model.faces, (112, 112)).face_id[0]
+    seen = torch.where(owner >= 0, model.part_labels[model.faces[owner.clamp(min=0), 0]], 0)
+    statistics, present = part_aims(seen.numpy().astype(np.uint8))
+    assert present.sum() >= 6
+    batch = replace(
+        batch, part_statistics=torch.from_numpy(statistics)[None],
+        part_present=torch.from_numpy(present)[None],
+    )  # fmt: skip
+    here = float(part_loss(estimate, batch, points))
+    for shift in ([0.06, 0, 0], [-0.06, 0, 0], [0, 0.06, 0], [0, -0.06, 0]):
+        coeffs = replace(estimate.coeffs, trans=estimate.coeffs.trans + torch.tensor([shift]))
+        assert float(part_loss(replace(estimate, coeffs=coeffs), batch, points)) > 1.5 * here
+    none = replace(batch, part_present=torch.zeros(1, 8))
+    assert float(part_loss(estimate, none, points)) == 0
 
 
 def test_contrast_wants_people_together_and_others_apart():

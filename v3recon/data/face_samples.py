@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -28,13 +29,20 @@ from v3recon.data.augment import (
 )
 from v3recon.data.draw_heads import DrawnHeads
 from v3recon.data.face_table import CURVE_POINTS, FaceTable
+from v3recon.data.part_targets import cut_forehead, part_masks, part_target_statistics
 from v3recon.face_models.detector_mesh import MIRROR_68, POINT_COUNT, load_face_mesh
+from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.geometry.point_sets import anchor_grid
 from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
 
 BACKGROUND, HAIR, GLASSES, OCCLUDER = 0, 9, 10, 11
 """Numbers of `networks.encoder.SEEN_NAMES`; 1…8 are the parts."""
 NOT_LABELED = 255
 MIRROR_SEEN = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8, 9, 10, 11], np.uint8)
+PART_SIDE, PART_GRID = 112, 14
+"""Side of the pictures on which distances of parts are taken, and anchors along it."""
+MIN_PART_PIXELS = 10
+"""Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 DRAWN = "drawn"
 """Name of the drawn heads among the sources of a batch."""
 
@@ -50,6 +58,8 @@ class FaceBatch:
         loose: [B] 1 where the marked points have a common shift of their own.
         curve, curve_weight, curve_left: [B, 9, 2], [B], [B]: points on the jaw line.
         seen: [B, S / 2, S / 2] uint8, what each place shows, `NOT_LABELED` where not known.
+        part_statistics: [B, 8, 3, A] distances of masks from `part_anchors`, crop pixels.
+        part_present: [B, 8] 1 where the photo has a mask and the part is on it.
         subject: [B] int64, number of the person; -1 for drawn heads.
         truth: [B, K] exact coefficients of drawn heads: id, exp, alb, sh.
         rotation, trans: [B, 3, 3] and [B, 3] of drawn heads.
@@ -66,6 +76,8 @@ class FaceBatch:
     curve_weight: Tensor
     curve_left: Tensor
     seen: Tensor
+    part_statistics: Tensor
+    part_present: Tensor
     subject: Tensor
     truth: Tensor
     rotation: Tensor
@@ -231,13 +243,21 @@ class FaceSamples(Dataset[Sample]):
         matrix = crop_matrix(table.frame_points(row).astype(np.float64), placement)
         image = _warp(photo, matrix, size, cv2.BORDER_REPLICATE)
         seen = np.full((size // 2, size // 2), NOT_LABELED, np.uint8)
+        statistics, present = no_parts()
         if table.mask[row]:
             classes = read_celebamask(self.photos / str(table.mask[row])).classes
-            to_seen = resize_matrix(matrix, size // 2)
-            scale = classes.shape[1] / photo.shape[1]
-            to_seen = to_seen @ np.array([[1 / scale, 0, 0], [0, 1 / scale, 0], [0, 0, 1.0]])
+            of_mask = np.diag([photo.shape[1] / classes.shape[1]] * 2 + [1.0])
             labels = seen_of_classes(classes)
-            seen = cv2.warpAffine(labels, to_seen, (size // 2,) * 2, flags=cv2.INTER_NEAREST)
+            seen, parts = (
+                cv2.warpAffine(
+                    labels, resize_matrix(matrix, side) @ of_mask, (side, side),
+                    flags=cv2.INTER_NEAREST,
+                )
+                for side in (size // 2, PART_SIDE)
+            )  # fmt: skip
+            if placement.flip:
+                parts = MIRROR_SEEN[parts]
+            statistics, present = part_aims(parts)
         detected, weight = _to_crop(table.detected[row], matrix), table.detected_weight[row]
         marked, marked_weight = _to_crop(table.marked[row], matrix), table.marked_weight[row]
         curve, left = _to_crop(table.curve[row], matrix), bool(table.curve_left[row])
@@ -258,6 +278,8 @@ class FaceSamples(Dataset[Sample]):
             "curve_weight": np.float32(np.isfinite(curve).all()),
             "curve_left": np.array(left),
             "seen": seen.astype(np.uint8),
+            "part_statistics": statistics,
+            "part_present": present,
             "subject": np.int64(self.person[row]),
             "truth": np.zeros(self.coefficients, np.float32),
             "rotation": np.eye(3, dtype=np.float32),
@@ -276,6 +298,7 @@ def drawn_sample(
     if rng.random() < settings.occlude:
         image, hidden = occlude(image, rng)
         seen = np.where(hidden[1::2, 1::2] & (seen != NOT_LABELED), OCCLUDER, seen)
+    statistics, present = no_parts()
     return {
         "image": change_colors(image, rng, replace(settings, occlude=0.0)),
         "detected": heads.detected[row],
@@ -287,6 +310,8 @@ def drawn_sample(
         "curve_weight": np.float32(0),
         "curve_left": np.array(False),
         "seen": seen.astype(np.uint8),
+        "part_statistics": statistics,
+        "part_present": present,
         "subject": np.int64(-1),
         "truth": heads.truth[row],
         "rotation": heads.rotation[row],
@@ -295,15 +320,41 @@ def drawn_sample(
     }  # pyright: ignore[reportReturnType]
 
 
+@lru_cache(maxsize=1)
+def part_anchors() -> np.ndarray:
+    """Anchors [A, 2] of the part loss on a picture of `PART_SIDE` pixels."""
+    return anchor_grid((PART_SIDE, PART_SIDE), (PART_GRID, PART_GRID)).numpy()
+
+
+def no_parts() -> tuple[np.ndarray, np.ndarray]:
+    """What `part_aims` is where there is no mask."""
+    count = len(PART_NAMES)
+    return np.zeros((count, 3, PART_GRID**2), np.float32), np.zeros(count, np.float32)
+
+
+def part_aims(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of the part loss (`losses.part_distribution`) of a picture of what is seen.
+
+    Args:
+        seen: [112, 112] uint8, `networks.encoder.SEEN_NAMES`.
+
+    Returns:
+        statistics [8, 3, A] in crop pixels, and [8] 1 where the part is there.
+    """
+    labels = cut_forehead(np.where(seen <= len(PART_NAMES), seen, 0).astype(np.uint8))
+    found = part_target_statistics(part_masks(labels), part_anchors())
+    pixels = np.bincount(labels.ravel(), minlength=len(PART_NAMES) + 1)[1:]
+    present = found.present & (pixels >= MIN_PART_PIXELS)
+    return found.statistics * np.float32(CROP_SIZE / PART_SIDE), present.astype(np.float32)
+
+
 def seen_of_classes(classes: np.ndarray) -> np.ndarray:
     """CelebAMask-HQ's classes as numbers of `networks.encoder.SEEN_NAMES`, [H, W] uint8."""
     return _SEEN_OF_CLASS[classes]
 
 
 _SEEN_OF_CLASS = np.zeros(len(CLASS_NAMES), np.uint8)
-for _number, _name in enumerate(
-    ("right_eye", "left_eye", "right_eyebrow", "left_eyebrow", "nose", "up_lip", "down_lip", "skin")
-):
+for _number, _name in enumerate(PART_NAMES):
     _SEEN_OF_CLASS[CLASS_NAMES.index(_name)] = _number + 1
 for _name, _number in (("hair", HAIR), ("glasses", GLASSES), ("hat", OCCLUDER)):
     _SEEN_OF_CLASS[CLASS_NAMES.index(_name)] = _number

@@ -13,11 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from v3recon.data.augment import CROP_SIZE
 from v3recon.data.draw_heads import detector_surface
-from v3recon.data.face_samples import NOT_LABELED, FaceBatch
+from v3recon.data.face_samples import NOT_LABELED, PART_SIDE, FaceBatch, part_anchors
 from v3recon.face_models.detector_mesh import load_face_mesh
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.parts import BROW_LABELS
 from v3recon.geometry.camera import Camera, project
+from v3recon.losses.part_distribution import (
+    above_brows,
+    part_distribution_loss,
+    part_index_sets,
+)
 from v3recon.networks.encoder import SEEN_NAMES
 from v3recon.networks.face_regressor import Estimate
 from v3recon.types import SH_SIZE
@@ -34,6 +41,17 @@ GAPS_68 = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65),
 """Pairs across lids, lips and under brows whose distance matters beside their place."""
 SEEN_WEIGHTS = (0.5, 3.0, 3.0, 3.0, 3.0, 1.5, 3.0, 3.0, 0.5, 0.5, 2.0, 1.5)
 """Weight of each of `SEEN_NAMES`: small things count as much as large ones."""
+PART_POINTS = 128
+"""Most vertices of one part that the part loss sees."""
+PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)
+"""Weights of `PART_NAMES` in the part loss: squared distances grow with the part."""
+PART_STATISTICS = (1.0, 0.3, 0.3)
+"""Weights of least, greatest and mean distance."""
+PART_SCALE = 300.0
+"""Part loss of a face, square pixels, from which it grows like its root: a wrong mask would
+otherwise outweigh the rest of its batch."""
+PART_UNIT = 30.0
+"""Divisor of the part loss, square pixels."""
 BESIDE_MARKED = 0.3
 """Weight of detected points on photos with marked ones."""
 CONTRAST_TEMPERATURE = 0.1
@@ -49,6 +67,8 @@ class FaceWeights:
     gaps: float = 1.0
     curve: float = 0.5
     """Points of profiles on the jaw line."""
+    parts: float = 1.0
+    """Part re-projection distance (PRDL) to masks."""
     seen: float = 0.5
     """What each place shows."""
     identity_prior: float = 0.01
@@ -70,6 +90,10 @@ class FacePoints(nn.Module):
     basis: Tensor
     bounds: Tensor
     sigma: Tensor
+    part_index: Tensor
+    part_mean: Tensor
+    part_basis: Tensor
+    part_normals: Tensor
 
     def __init__(self, model: LinearFaceModel) -> None:
         """Take them from a face model.
@@ -89,6 +113,24 @@ class FacePoints(nn.Module):
         sigma = torch.ones(model.sizes[1]) if model.exp_sigma is None else model.exp_sigma
         self.register_buffer("bounds", bounds)
         self.register_buffer("sigma", sigma)
+        self._add_parts(model)
+
+    def _add_parts(self, model: LinearFaceModel) -> None:
+        """Vertices of the parts, thinned; none where the model does not name parts."""
+        has_parts = bool(torch.isin(torch.tensor(BROW_LABELS), model.part_labels.cpu()).all())
+        index = torch.zeros(len(PART_NAMES), 0, dtype=torch.long)
+        vertices = torch.zeros(0, dtype=torch.long)
+        if has_parts:
+            shape = model.vertices(*(torch.zeros(1, size) for size in model.sizes[:2]))[0]
+            forehead = above_brows(model.part_labels, shape)
+            sets = part_index_sets(model.part_labels, shape, PART_POINTS, keep=~forehead)
+            vertices, place = sets.clamp(min=0).unique(return_inverse=True)
+            index = torch.where(sets >= 0, place.view_as(sets), -1)
+            self.register_buffer("part_normals", model.normals(shape[None])[0, vertices])
+        mean, basis = model.shape_basis_at(vertices)
+        self.register_buffer("part_index", index)
+        self.register_buffer("part_mean", mean)
+        self.register_buffer("part_basis", basis)
 
     def shape(self, estimate: Estimate) -> Tensor:
         """Unposed points [B, 536, 3], decimetres."""
@@ -154,6 +196,7 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
         "marked": point_loss(difference - loose[:, None], marked_weight),
         "gaps": gap_loss(detected, marked, batch),
         "curve": curve_loss(marked, batch),
+        "parts": part_loss(estimate, batch, points),
         "identity_prior": (real * estimate.coeffs.id.square().mean(1)).mean(),
         "expression_prior": (real * (exp / points.sigma).square().mean(1)).mean(),
         "bounds": (over / points.sigma).square().sum(1).mean(),
@@ -214,6 +257,28 @@ def curve_loss(marked: Tensor, batch: FaceBatch) -> Tensor:
     square = (batch.curve[:, :, None] - nearest).square().sum(-1).amin(-1)
     distance = (square + 1).sqrt() - 1
     return (distance.mean(1) * batch.curve_weight).mean() / PIXELS
+
+
+def part_loss(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> Tensor:
+    """Part re-projection distance (3DDFA_V3, CVPR 2024) of the faces with masks."""
+    chosen = (batch.part_present.sum(1) > 0).nonzero()[:, 0]
+    if not len(chosen) or not points.part_index.shape[1]:
+        return estimate.rotation.new_zeros(())
+    coeffs, rotation = estimate.coeffs[chosen], estimate.rotation[chosen]
+    code = torch.cat([coeffs.id, coeffs.exp], 1) @ points.part_basis.flatten(0, 1).T
+    posed = (points.part_mean + code.unflatten(1, points.part_mean.shape)) @ rotation
+    pixels = project(posed + coeffs.trans[:, None], Camera())
+    toward = (points.part_normals @ rotation.detach())[..., 2] > 0
+    scale = CROP_SIZE / PART_SIDE
+    anchors = (torch.from_numpy(part_anchors()).to(pixels) + 0.5) * scale - 0.5
+    loss = part_distribution_loss(
+        pixels.clamp(-CROP_SIZE, 2 * CROP_SIZE), points.part_index,
+        batch.part_statistics[chosen], anchors,
+        part_weights=batch.part_present[chosen] * pixels.new_tensor(PART_WEIGHTS),
+        statistic_weights=PART_STATISTICS, vertex_weights=toward.to(pixels), per_face=True,
+    )  # fmt: skip
+    robust = 2 * PART_SCALE * ((1 + loss / PART_SCALE).sqrt() - 1)
+    return robust.sum() / len(batch) / PART_UNIT
 
 
 def truth_terms(
