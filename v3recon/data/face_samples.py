@@ -256,8 +256,8 @@ class FaceSamples(Dataset[Sample]):
                 for side in (size // 2, PART_SIDE)
             )  # fmt: skip
             if placement.flip:
-                parts = MIRROR_SEEN[parts]
-            statistics, present = part_aims(parts)
+                parts = MIRROR_SEEN[np.asarray(parts, np.uint8)]
+            statistics, present = part_aims(np.asarray(parts))
         detected, weight = _to_crop(table.detected[row], matrix), table.detected_weight[row]
         marked, marked_weight = _to_crop(table.marked[row], matrix), table.marked_weight[row]
         curve, left = _to_crop(table.curve[row], matrix), bool(table.curve_left[row])
