@@ -165,12 +165,17 @@ def test_poses(photos, tmp_path):
     assert run(photos, out, "--per-photo", "2", "--yaw", "40", "60", program="poses") == 0
     records = [r for r in read_manifest(out / "manifest.jsonl") if r["status"] == "written"]
     assert len(records) == 4
+    hidden = []
     for record in records:
         assert 40 <= abs(record["yaw"]) <= 60
         with np.load(out / record["labels"]) as arrays:
-            seen = arrays["visible_68"][:17]
-            far = slice(0, 5) if arrays["points"][1, 0] < 48 else slice(12, 17)
-            assert seen.mean() > 0.5 and arrays["coeffs"].ndim == 1 and far
+            yaw = np.rad2deg(arrays["coeffs"][-32])
+            assert yaw == pytest.approx(record["yaw"], abs=2)
+            jaw = arrays["visible_68"][:17]
+            near, far = (jaw[:5], jaw[12:]) if yaw > 0 else (jaw[12:], jaw[:5])
+            assert near.all(), "the side that is turned to the camera"
+            hidden.append(not far.all())
+    assert sum(hidden) >= 2, "the jaw's far side hides from about 45 degrees"
 
 
 def test_generator_draws_the_picture(photos, tmp_path):

@@ -139,5 +139,5 @@ def test_refined_points_keep_the_record_s_frame(model, prepared):
     face = refine_points.make_training_face(model)
     config = refine_points.RefineConfig(Path("in"), Path("out"), steps=0)
     refined, _ = refine_points.refine_records([record], Started(start), face, config)
-    assert np.abs(refined[0, :, :2] - record.points[:, :2]).mean() < 1.0  # of 70 pixels
-    assert np.abs(refined[0, :, 2] - record.points[:, 2]).mean() < 3.0
+    assert np.abs(refined[0, :, :2] - record.points[:, :2]).mean() < 0.2  # of 70 pixels
+    assert np.abs(refined[0, :, 2] - record.points[:, 2]).mean() < 0.5  # of 38
