@@ -25,6 +25,7 @@ from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
 from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.photoface import load_photoface
+from v3recon.face_models.photohead import load_photohead
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
 from v3recon.io.obj import read_obj, write_obj
@@ -239,6 +240,23 @@ def _photoface_arrays() -> dict[str, np.ndarray]:
     return arrays
 
 
+def _small_photohead(folder: Path) -> list[Path]:
+    path = folder / "head.npz"
+    np.savez_compressed(path, **_photohead_arrays())
+    return [path]
+
+
+@functools.cache
+def _photohead_arrays() -> dict[str, np.ndarray]:
+    """The shipped head's arrays with two identity modes."""
+    import v3recon.face_models.photohead as module
+
+    with np.load(Path(module.__file__).parent / "data" / "photohead.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    arrays["id_basis"] = arrays["id_basis"][..., :2]
+    return arrays
+
+
 def _parser(folder: Path) -> list[Path]:
     torch.save({"state": {"a": torch.rand(3, 4)}, "description": "{}"}, folder / "parser.pth")
     return [folder / "parser.pth"]
@@ -290,5 +308,6 @@ FORMATS = (
     Format("scan", _scans, read_scan),
     Format("points of a scan", _scan_points, read_points_3d),
     Format("face_model.npy", _face_model, load_bfm),
+    Format("head .npz", _small_photohead, load_photohead),
     Format("model .npz", _small_photoface, load_photoface),
 )

@@ -18,6 +18,7 @@ from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector,
 from v3recon.data.part_parser import load_parser
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import write_text_atomic
+from v3recon.io.json_file import read_json
 from v3recon.reconstruct.assets import package_weights
 from v3recon.synthetic_data.contact_sheet import write_contact_sheet
 from v3recon.synthetic_data.expressions import KINDS, Closing
@@ -253,7 +254,7 @@ def check_plan(options: RunOptions, jobs: list[Job]) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.out / "plan.json"
     if path.is_file():
-        if json.loads(path.read_text()) != plan:
+        if read_json(path) != plan:
             raise ValueError(
                 f"{options.out} was begun with other photos or options; choose another --out or"
                 " delete it"

@@ -19,6 +19,7 @@ from v3recon.face_models.linear_face_model import (
     SurfacePoints,
 )
 from v3recon.io.arrays import read_npz
+from v3recon.io.messages import one_line
 
 FORMAT_VERSION = 1
 _REQUIRED = (
@@ -84,7 +85,11 @@ def load_photohead(path: str | Path | None = None) -> LinearFaceModel:
     Raises:
         ValueError: if the file is absent, unreadable or not a PhotoHead model.
     """
-    return LinearFaceModel(read_photohead(path))
+    data = read_photohead(path)
+    try:
+        return LinearFaceModel(data)
+    except (ValueError, RuntimeError, IndexError) as error:  # RuntimeError: of sparse operators
+        raise ValueError(f"{path or 'the model'} is damaged ({one_line(error)})") from None
 
 
 def read_photohead(path: str | Path | None = None) -> FaceModelData:
@@ -113,12 +118,19 @@ def model_data(arrays: dict[str, np.ndarray], path: str = "the model") -> FaceMo
     missing = [key for key in _REQUIRED if key not in arrays]
     if missing:
         raise ValueError(f"{path} is not a PhotoHead model: it lacks {', '.join(missing)}")
-    version = int(arrays["format_version"])
+    version = arrays["format_version"].tolist()
     if version != FORMAT_VERSION:
         raise ValueError(
-            f"{path} has format {version}, this version reads {FORMAT_VERSION}; rebuild it with "
-            "`v3recon build-face-model`"
+            f"{path} has format {one_line(version)}, this version reads {FORMAT_VERSION}; "
+            "rebuild it with `v3recon build-face-model`"
         )
+    try:
+        return _to_data(arrays)
+    except (KeyError, ValueError, RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({one_line(error)})") from None
+
+
+def _to_data(arrays: dict[str, np.ndarray]) -> FaceModelData:
     faces = _index(arrays["faces"])
     uv_coords = _float(arrays["uv_coords"])
     albedo = read_albedo_texture(arrays)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import dijkstra
 
+from v3recon.io.arrays import read_npz
+from v3recon.io.json_file import read_json
 from v3recon.photohead.registration import Surface, edges_of, triangulate
 
 _OUTSIDE_POLYGONS = 14034
@@ -81,12 +82,12 @@ def read_scan_model(folder: Path) -> ScanModel:
     """
     path, indices = folder / "ict_facekit.npz", folder / "ict_facekit_indices.json"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mean = file["mean"].astype(np.float64)
-            modes = file["identity"].astype(np.float64)
-            polygons = file["polygons"][:_OUTSIDE_POLYGONS].astype(np.int64)
-        landmarks = np.array(json.loads(indices.read_text())["idx_to_landmark_verts"])
-    except (OSError, KeyError, ValueError, EOFError) as error:
+        file = read_npz(path, ("mean", "identity", "polygons"), max_bytes=1 << 30)
+        mean = file["mean"].astype(np.float64)
+        modes = file["identity"].astype(np.float64)
+        polygons = file["polygons"][:_OUTSIDE_POLYGONS].astype(np.int64)
+        landmarks = np.array(read_json(indices)["idx_to_landmark_verts"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"cannot read the scan statistics in {folder}: {error}") from error
     if modes.ndim != 3 or modes.shape[1:] != mean.shape or landmarks.shape != (68,):
         raise ValueError(f"{path} is not ICT-FaceKit: modes {modes.shape}, mean {mean.shape}")

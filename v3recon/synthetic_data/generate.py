@@ -30,6 +30,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.images import read_image
+from v3recon.io.json_file import read_json
 from v3recon.io.photo_index import read_points
 from v3recon.synthetic_data.expressions import CLOSED, Closing, EditedFace, edit_expression
 from v3recon.synthetic_data.interior import paint
@@ -364,7 +365,7 @@ def run_jobs(options: RunOptions, jobs: list[Job], workers: int) -> Iterator[lis
     for job in jobs:
         path = records / f"{job.key}.json"
         if path.is_file():
-            yield json.loads(path.read_text())
+            yield read_json(path)
         else:
             waiting.append(job)
     if workers == 1 or len(waiting) < 2:
