@@ -18,6 +18,7 @@ from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
+from v3recon.losses.landmark import march_contour_index
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
 from v3recon.render.rasterize import rasterize
 from v3recon.training.face_objective import (
@@ -27,7 +28,7 @@ from v3recon.training.face_objective import (
     curve_loss,
     estimate_shares,
     estimate_terms,
-    jaw_weight,
+    jaw_difference,
     part_loss,
     seen_loss,
 )
@@ -119,15 +120,19 @@ def test_weights_name_every_term(points):
     assert estimate_terms(estimate, batch, points).keys() <= known
 
 
-def test_the_far_jaw_is_free_and_the_near_one_is_not():
-    angle = torch.deg2rad(torch.tensor([[0.0, 45, 0], [0, -45, 0], [0, 0, 0]]))
-    weight = jaw_weight(euler_to_matrix(angle))
-    # At positive yaw the nose points to the image's right: the person's left jaw is far.
-    nose = torch.tensor([[0.0, 0, 1]]) @ euler_to_matrix(angle)[0]
-    assert nose[0, 0] > 0
-    assert (weight[0, 9:17] == 0).all() and (weight[0, :9] == 1).all()
-    assert (weight[1, :8] == 0).all() and (weight[1, 8:] == 1).all()
-    assert (weight[2] == 1).all()
+def test_marked_jaw_points_may_be_the_jaw_or_the_outline(points, model):
+    estimate, batch = truth_batch(points)
+    decoded = decode(estimate.coeffs, model, rotation=estimate.rotation)
+    roll = torch.full((3,), -0.2)
+    chin = int(model.landmarks_106[16])
+    index = march_contour_index(decoded.points_2d, model.contour_lines, roll, chin)[:, ::2]
+    outline = batch.marked.clone()
+    outline[:, :17] = decoded.points_2d.gather(1, index[..., None].expand(-1, -1, 2))
+    assert (outline - batch.marked).norm(dim=-1).max() > 3
+    for target in (batch.marked, outline):
+        jaw = jaw_difference(estimate, batch.marked, target, points)
+        assert jaw.norm(dim=-1).max() < 0.05
+    assert jaw_difference(estimate, batch.marked, batch.marked + 8, points).norm(dim=-1).min() > 1
 
 
 def test_points_on_the_jaw_line_have_no_loss_wherever_they_are_on_it(points):

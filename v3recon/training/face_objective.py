@@ -20,6 +20,8 @@ from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS
 from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.rotation import matrix_to_euler
+from v3recon.losses.landmark import march_contour_index
 from v3recon.losses.part_distribution import (
     above_brows,
     part_distribution_loss,
@@ -35,8 +37,8 @@ DECIMETRES = 0.1
 LOOSE_SHIFT = 0.15
 """Share of a loose source's common shift that is left in the loss."""
 JAW = slice(0, 17)
-JAW_FREE_YAW = (12.0, 30.0)
-"""Marked jaw points of the far side fade between these yaws (degrees): they follow the outline."""
+JAW_WEIGHT = 0.6
+"""Weight of marked jaw points: annotators agree least about them."""
 GAPS_68 = ((37, 41), (38, 40), (43, 47), (44, 46), (61, 67), (62, 66), (63, 65), (19, 37), (24, 44))
 """Pairs across lids, lips and under brows whose distance matters beside their place."""
 SEEN_WEIGHTS = (0.5, 3.0, 3.0, 3.0, 3.0, 1.5, 3.0, 3.0, 0.5, 0.5, 2.0, 1.5)
@@ -90,6 +92,9 @@ class FacePoints(nn.Module):
     basis: Tensor
     bounds: Tensor
     sigma: Tensor
+    contour_lines: Tensor
+    contour_mean: Tensor
+    contour_basis: Tensor
     part_index: Tensor
     part_mean: Tensor
     part_basis: Tensor
@@ -113,7 +118,31 @@ class FacePoints(nn.Module):
         sigma = torch.ones(model.sizes[1]) if model.exp_sigma is None else model.exp_sigma
         self.register_buffer("bounds", bounds)
         self.register_buffer("sigma", sigma)
+        self._add_contour(model)
         self._add_parts(model)
+
+    def _add_contour(self, model: LinearFaceModel) -> None:
+        """The lines along which the outline of the face may lie."""
+        lines = model.contour_lines
+        vertices, place = lines.clamp(min=0).unique(return_inverse=True)
+        mean, basis = model.shape_basis_at(vertices)
+        self.register_buffer("contour_lines", torch.where(lines >= 0, place.view_as(lines), -1))
+        self.register_buffer("contour_mean", mean)
+        self.register_buffer("contour_basis", basis)
+
+    def contour_pixels(self, estimate: Estimate, index: Tensor | None = None) -> Tensor:
+        """Points of these lines in the crop, [B, N, 2], or some of each face's, index [B, L]."""
+        coeffs = estimate.coeffs
+        code = torch.cat([coeffs.id, coeffs.exp], 1)
+        if index is None:
+            offset = (code @ self.contour_basis.flatten(0, 1).T).unflatten(
+                1, self.contour_mean.shape
+            )
+            shape = self.contour_mean + offset
+        else:
+            offset = (self.contour_basis[index] @ code[:, None, :, None])[..., 0]
+            shape = self.contour_mean[index] + offset
+        return project(shape @ estimate.rotation + coeffs.trans[:, None], Camera())
 
     def _add_parts(self, model: LinearFaceModel) -> None:
         """Vertices of the parts, thinned; none where the model does not name parts."""
@@ -179,13 +208,12 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
     shape = points.shape(estimate)
     pixels = points.pixels(estimate, shape)
     detected, marked = pixels[:, : points.detected_count], pixels[:, points.detected_count :]
-    marked_weight = batch.marked_weight * jaw_weight(estimate.rotation.detach())
-    marked_weight = torch.where(batch.truth_weight[:, None] > 0, batch.marked_weight, marked_weight)
-    difference = marked - batch.marked
-    shift = (difference * marked_weight[..., None]).sum(1) / marked_weight.sum(1)[:, None].clamp(
-        min=1
-    )
-    loose = batch.loose[:, None] * (1 - LOOSE_SHIFT) * shift
+    target = batch.marked + loose_shift(marked, batch)[:, None]
+    marked_weight = batch.marked_weight.clone()
+    marked_weight[:, JAW] *= JAW_WEIGHT
+    jaw = jaw_difference(estimate, marked, target, points)
+    jaw = torch.where(batch.truth_weight[:, None, None] > 0, (marked - target)[:, JAW], jaw)
+    difference = torch.cat([jaw, (marked - target)[:, JAW.stop :]], 1)
     has_marked = (batch.marked_weight.sum(1) > 0).float() * (1 - batch.truth_weight)
     beside = 1 - (1 - BESIDE_MARKED) * has_marked
     exp = estimate.coeffs.exp
@@ -193,7 +221,7 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
     real = 1 - batch.truth_weight
     return {
         "detected": point_loss(detected - batch.detected, batch.detected_weight * beside[:, None]),
-        "marked": point_loss(difference - loose[:, None], marked_weight),
+        "marked": point_loss(difference, marked_weight),
         "gaps": gap_loss(detected, marked, batch),
         "curve": curve_loss(marked, batch),
         "parts": part_loss(estimate, batch, points),
@@ -216,16 +244,40 @@ def point_loss(difference: Tensor, weight: Tensor) -> Tensor:
     return total.mean() / PIXELS
 
 
-def jaw_weight(rotation: Tensor) -> Tensor:
-    """Weight [B, 68] of marked points by the estimated yaw: the far jaw is no fixed place."""
-    yaw = torch.rad2deg(torch.atan2(-rotation[:, 0, 2], rotation[:, 0, :2].norm(dim=1)))
-    low, high = JAW_FREE_YAW
-    far = (1 - (yaw.abs() - low) / (high - low)).clamp(0, 1)
-    weight = rotation.new_ones(len(rotation), 68)
-    # With positive yaw the nose points to the image's right: the jaw there, 9 … 16, is far.
-    weight[:, 0:8] = torch.where((yaw < 0)[:, None], far[:, None], weight[:, 0:8])
-    weight[:, 9:17] = torch.where((yaw > 0)[:, None], far[:, None], weight[:, 9:17])
-    return weight
+def loose_shift(marked: Tensor, batch: FaceBatch) -> Tensor:
+    """Part [B, 2] of the mean offset of inner points that is the source's, not the estimate's."""
+    weight = batch.marked_weight[:, JAW.stop :, None]
+    offset = (marked - batch.marked)[:, JAW.stop :]
+    mean = (offset * weight).sum(1) / weight.sum(1).clamp(min=1)
+    return batch.loose[:, None] * (1 - LOOSE_SHIFT) * mean
+
+
+def jaw_difference(
+    estimate: Estimate, marked: Tensor, target: Tensor, points: FacePoints
+) -> Tensor:
+    """Offsets [B, 17, 2] of marked jaw points from the jaw or the outline, whichever is nearer.
+
+    Some sources mark the visible outline, some the jaw itself, some the one on the near and the
+    other on the far side; no mark says which.
+
+    Args:
+        estimate: B faces.
+        marked: [B, 68, 2] their points in the crop.
+        target: [B, 68, 2] where people put them.
+        points: of the face model.
+    """
+    with torch.no_grad():
+        outline = points.contour_pixels(estimate)
+        roll = matrix_to_euler(estimate.rotation)[:, 2]
+        lines, chin = (
+            points.contour_lines,
+            int(points.contour_lines[len(points.contour_lines) // 2, 0]),
+        )
+        index = march_contour_index(outline, lines, roll, chin)[:, ::2]
+    marched = points.contour_pixels(estimate, index)
+    fixed, moving = marked[:, JAW] - target[:, JAW], marched - target[:, JAW]
+    nearer = moving.square().sum(-1, keepdim=True) < fixed.square().sum(-1, keepdim=True)
+    return torch.where(nearer, moving, fixed)
 
 
 def gap_loss(detected: Tensor, marked: Tensor, batch: FaceBatch) -> Tensor:
