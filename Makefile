@@ -8,7 +8,7 @@ BUILD_STAMP := $(VENV)/.stamp-build
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test minimal check lint types format install dev build-env bench clean
+.PHONY: help demo test minimal docs check lint types format install dev build-env bench clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ minimal: requirements.txt requirements-train.txt requirements-nodeps.txt require
 	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --resolution lowest-direct -r requirements.txt -r requirements-train.txt -r requirements-dev.txt
 	.venv-minimal/bin/uv pip install --quiet --python .venv-minimal/bin/python --no-deps -r requirements-nodeps.txt -e .
 	.venv-minimal/bin/python -m pytest
+
+docs: $(DEV_STAMP)  ## build the documentation site into build/site; warnings are errors
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:  ## remove the environment and caches
 	rm -rf $(VENV) .pytest_cache .ruff_cache results build dist *.egg-info

@@ -1,6 +1,6 @@
 """Coefficients to vertices, image and loss, and back: one face fitted to its own photo.
 
-    python examples/differentiable.py [PHOTO]
+    python examples/05_differentiable.py [PHOTO]
 
 Every step is differentiable: `decode` in all coefficients, `render` in colors and places inside
 of the face, the part distribution loss in the outlines of the parts.
@@ -13,7 +13,7 @@ import torch
 
 import v3recon
 
-STEPS = 20
+STEPS = 10
 
 
 def main(path: str) -> None:
