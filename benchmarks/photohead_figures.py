@@ -24,7 +24,8 @@ from v3recon.photohead.registration import Surface, closest_points
 from v3recon.photohead.scan_model import read_scan_model
 from v3recon.photohead.shape import field_frame
 
-_SAMPLES = 1500
+_SAMPLES, _FIT_ROUNDS = 1500, 25
+_FAR = 0.5  # millimeters
 NOISES = (0.01, 0.02, 0.03)
 
 
@@ -49,7 +50,7 @@ def main() -> None:
 
 
 def unseen_heads(model, head, count=12):
-    """Random heads of all 100 modes of the scans, each fitted by closest points in five rounds."""
+    """Random heads of all 100 modes of the scans, each fitted by closest points."""
     scans = read_scan_model(head)
     rotation, shift = field_frame(scans, head / "bfm_68_points_mm.csv")
     generator = np.random.default_rng(11)
@@ -58,6 +59,9 @@ def unseen_heads(model, head, count=12):
     mean_error, fit_error = [], []
     normal = model.faces.numpy()
     skin = (model.group_labels[model.faces] < 3).all(1).numpy()
+    control = len(model.mean_shape)
+    dense_mean = model.subdivision @ model.mean_shape
+    dense_basis = (model.subdivision @ model.id_basis.reshape(control, -1)).unflatten(1, (3, 80))
     for _ in range(count):
         coeffs = generator.standard_normal(len(scans.modes))
         target = (scans.mean + np.tensordot(coeffs, scans.modes, 1)) @ rotation + shift
@@ -65,7 +69,7 @@ def unseen_heads(model, head, count=12):
         near = np.linalg.norm(target - target[target[:, 2].argmax()], axis=1) < 0.75
         target = generator.permutation(target[near])[:_SAMPLES]
         identity = torch.zeros(1, 80)
-        for step in range(6):
+        for step in range(_FIT_ROUNDS):
             vertices = model.vertices(identity, zero)[0].double().numpy()
             surface = Surface.of(vertices, normal[skin])
             closest = closest_points(surface, target)
@@ -73,19 +77,20 @@ def unseen_heads(model, head, count=12):
             if step == 0:
                 mean_error.append(np.median(distance))
             corners = normal[skin][closest.triangle]
-            mean, basis = model.shape_basis_at(torch.from_numpy(corners.ravel()))
             weights = torch.from_numpy(closest.bary).float()
-            basis = (basis[..., :80].reshape(*corners.shape, 3, 80) * weights[..., None, None]).sum(
-                1
-            )
-            mean = (mean.reshape(*corners.shape, 3) * weights[..., None]).sum(1)
+            mean = (dense_mean[corners] * weights[..., None]).sum(1)
+            basis = (dense_basis[corners] * weights[..., None, None]).sum(1)
             toward = torch.from_numpy(closest.normals).float()
             rows = torch.einsum("nx,nxk->nk", toward, basis)
             right = (toward * (torch.from_numpy(target).float() - mean)).sum(1)
             rows = torch.cat([rows, 0.3 * basis.reshape(-1, 80)])
             slide = 0.3 * (torch.from_numpy(target).float() - mean).reshape(-1)
             right = torch.cat([right, slide])
-            gram = rows.T @ rows + 1e-3 * torch.eye(80)
+            # Nostrils and lids of the two meshes end at different depths: far points count less.
+            trust = torch.from_numpy(1 / (1 + (distance / _FAR) ** 2)).float()
+            trust = torch.cat([trust, trust.repeat_interleave(3)])
+            rows, right = rows * trust[:, None], right * trust
+            gram = rows.T @ rows + 1e-4 * torch.eye(80)
             identity = torch.linalg.solve(gram, rows.T @ right)[None]
         fit_error.append(np.median(distance))
     print(
@@ -126,7 +131,9 @@ def hand_marked(model, photos, entries, points):
     camera = Camera()
     with torch.no_grad():
         decoded = decode(fits.coeffs, model, camera, rotation=fits.rotation)
-        contour = march_contour(decoded.shape, fits.rotation, fits.coeffs.trans, model, camera)
+        contour = march_contour(
+            decoded.model_vertices, fits.rotation, fits.coeffs.trans, model, camera
+        )
         marched = marched_landmarks_68(contour, model)
         flat = decoded.points_2d.gather(1, marched[..., None].expand(-1, -1, 2))
         flat = (flat - fits.to_crop[:, None, :, 2]) / fits.to_crop[:, 0, 0][:, None, None]

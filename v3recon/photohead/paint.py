@@ -7,8 +7,10 @@ import torch
 
 from v3recon.photohead.head_parts import GROUP_NAMES
 from v3recon.photohead.shape import HeadShape
+from v3recon.photohead.template import SURFACES
 from v3recon.photohead.uv_atlas import ISLANDS
 from v3recon.render.rasterize import rasterize
+from v3recon.types import Fragments
 
 IRIS_ANGLE, PUPIL_ANGLE = np.radians(27.0), np.radians(9.5)
 """Half angles of iris and pupil seen from the eyeball's center: 5.9 and 2.1 mm of 12.8."""
@@ -23,8 +25,8 @@ _TOOTH, _GUM, _TONGUE, _CAVITY = (
     (0.66, 0.36, 0.36),
     (0.36, 0.14, 0.13),
 )
-_GUM_SHARE = 0.45
-"""Share of a row of teeth's height that is gum."""
+_CROWN = 0.5
+"""Share of a row of teeth's height that is crown; the rest is gum."""
 
 
 def paint_parts(
@@ -55,9 +57,11 @@ def paint_parts(
         middle_u, middle_v, (width, height) = ISLANDS[name]
         up = (v - middle_v) / height + 0 * u
         own = (np.abs(u - middle_u) < 1.08 * width) & (np.abs(up) < 1.08)
-        gum = up > 1 - 2 * _GUM_SHARE if name == "upper_teeth" else up < 2 * _GUM_SHARE - 1
-        color = np.where(gum[..., None], _GUM, _tooth_row(u - middle_u, width))
-        colors[own] = (np.broadcast_to(_TONGUE, color.shape) if name == "tongue" else color)[own]
+        color = np.broadcast_to(_TONGUE, (size, size, 3))
+        if name != "tongue":
+            gum = _gum_share(shape, uv, name, size)[..., None]
+            color = gum * np.array(_GUM) + (1 - gum) * _tooth_row(u - middle_u, width)
+        colors[own] = color[own]
         painted |= own
     cavity = _cavity(shape, uv, group_labels, size)
     colors[cavity & ~painted] = _CAVITY
@@ -80,6 +84,20 @@ def _eye_colors(radius: np.ndarray, around: np.ndarray) -> tuple[np.ndarray, np.
     return color, (in_iris * (1 - in_pupil) * (1 - 0.7 * limbus))[:, 0]
 
 
+def _gum_share(shape: HeadShape, uv: np.ndarray, name: str, size: int) -> np.ndarray:
+    """How much of each texel [T, T] of a row of teeth is gum: by height over the teeth's edge."""
+    own = shape.surface == SURFACES.index(name)
+    height = (shape.dense.operator @ shape.mean)[:, 1]
+    low, high = height[own].min(), height[own].max()
+    level = (height - low) / (high - low)
+    level = level if name == "upper_teeth" else 1 - level
+    triangles = shape.triangles[own[shape.triangles].all(1)].astype(np.int64)
+    fragments = _flat(uv, triangles, size)
+    owner, bary = fragments.face_id[0].numpy(), fragments.bary[0].numpy()
+    value = (level[triangles[np.maximum(owner, 0)]] * bary).sum(2)
+    return np.where(owner >= 0, np.clip((value - _CROWN) / 0.06 + 0.5, 0, 1), 0.0)
+
+
 def _tooth_row(offset: np.ndarray, width: float) -> np.ndarray:
     """Colors of a row of teeth with darker gaps between them."""
     phase = np.abs(((offset / width * 7.0) + 0.5) % 1 - 0.5)
@@ -91,7 +109,14 @@ def _cavity(shape: HeadShape, uv: np.ndarray, group_labels: np.ndarray, size: in
     """Texels [T, T] of the mouth cavity and the sockets."""
     hidden = [GROUP_NAMES.index("mouth_cavity"), GROUP_NAMES.index("eye_sockets")]
     inside = np.isin(group_labels[shape.triangles], hidden).all(1)
-    clip = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], np.zeros(len(uv)), np.ones(len(uv))], 1)
-    triangles = torch.from_numpy(shape.triangles[inside].astype(np.int64))
-    fragments = rasterize(torch.from_numpy(clip).float()[None], triangles, (size, size))
-    return fragments.face_id[0].numpy() >= 0
+    triangles = shape.triangles[inside].astype(np.int64)
+    return _flat(uv, triangles, size).face_id[0].numpy() >= 0
+
+
+def _flat(uv: np.ndarray, triangles: np.ndarray, size: int) -> Fragments:
+    """Triangles [F, 3] drawn in the texture, row 0 at v = 1."""
+    ones = np.ones(len(uv))
+    clip = np.stack([2 * uv[:, 0] - 1, 1 - 2 * uv[:, 1], 0 * ones, ones], 1)
+    return rasterize(
+        torch.from_numpy(clip).float()[None], torch.from_numpy(triangles), (size, size)
+    )
