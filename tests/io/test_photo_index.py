@@ -180,3 +180,16 @@ def test_given_labels(shared_dir):
     assert len(read_person_labels(shared_dir / "photos", "webmorph")) == 244
     with pytest.raises(ValueError, match="cannot read"):
         read_person_labels(shared_dir / "photos", "cfp")
+
+
+@pytest.mark.parametrize("count", [2, 6])
+def test_a_few_photos_without_an_index_have_one_for_validation(tmp_path, count):
+    """By hash alone, none of so few might be held out."""
+    for folder in range(5):
+        root = tmp_path / str(folder)
+        root.mkdir()
+        for number in range(count):
+            (root / f"{folder}_{number}.jpg").write_bytes(b"x")
+        splits = [entry.split for entry in read_photo_index(root)]
+        assert splits.count("val") >= 1 and splits.count("train") >= 1
+        assert splits == [entry.split for entry in read_photo_index(root)]

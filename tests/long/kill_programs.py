@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "demo": "{python} demo.py -i examples -s {out}",
-    "prepare": "{python} -m v3recon prepare --photos {photos} --out {out} --shard-size 2 --workers 1",
+    "prepare": "{python} -m v3recon prepare --photos {photos} --out {out} --shard-size 2",
     "train": "{python} train.py --data {prepared} --out {out} --steps 30 --save-every 5",
 }
 GROWING = ("config.json", "log.jsonl", "state.pt", "events", "progress", "last", "best")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -316,12 +316,20 @@ def _scan(folder: Path) -> list[PhotoEntry]:
         split = "val" if _in_share("val", subject, VAL_SHARE) else "train"
         points = points if (folder / points).is_file() else ""
         entries.append(PhotoEntry(file.as_posix(), _source(file), subject, split, points))
+    if len(entries) > 1 and not any(entry.split == "val" for entry in entries):
+        # Few photos: the one whose hash comes first is held out, whatever the others are.
+        chosen = min(entries, key=lambda entry: _digest("val", entry.subject))
+        entries[entries.index(chosen)] = replace(chosen, split="val")
     return entries
 
 
 def _in_share(name: str, subject: str, share: int) -> bool:
-    digest = hashlib.sha1((name + subject).encode(), usedforsecurity=False).hexdigest()
-    return share > 0 and int(digest, 16) % share == 0
+    return share > 0 and _digest(name, subject) % share == 0
+
+
+def _digest(name: str, subject: str) -> int:
+    data = (name + subject).encode("utf-8", "surrogateescape")
+    return int(hashlib.sha1(data, usedforsecurity=False).hexdigest(), 16)
 
 
 def _source(file: PurePosixPath) -> str:
