@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
+from v3recon.detection.crop import BOX_FACTOR
+
 CROP_SIZE = 224
 """Side of the crop frame in which targets are given, pixels (geometry.camera.Camera)."""
-BOX_FACTOR = 1.414
-"""Side of the crop over the longer side of the 68 points' box."""
 FAR_SCALE = (0.65, 1.55)
 """Range of the face's size in crops of boxes that miss it, as MTCNN's do on some profiles."""
 FAR_SHIFT = 0.2

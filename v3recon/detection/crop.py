@@ -30,6 +30,9 @@ from v3recon.types import Detection
 POS_FACE_SCALE = 102.0
 """Crop pixels per unit of the five 3D points, in 3DDFA_V3's five-point rule."""
 
+BOX_FACTOR = 1.414
+"""Side of the crop of this project's networks over the longer side of the 68 points' box."""
+
 FIVE_POINT_RULE = {"name": "five_points"}
 """The crop rule of the official networks; see `crop_of_detection`."""
 
