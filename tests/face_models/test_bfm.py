@@ -265,3 +265,23 @@ def test_malformed_similarity_landmarks(tmp_path):
     scipy.io.savemat(path, {"lm": np.zeros((5, 3))})
     with pytest.raises(ValueError, match=r"expected \(68, 3\)"):
         load_similarity_landmarks(path)
+
+
+def test_a_pickle_cannot_size_tables_by_its_numbers(tmp_path):
+    """`LONG_BINPUT` names the four thousand millionth place of the memo: 64 GB in C's unpickler."""
+    import tracemalloc
+
+    header = tmp_path / "model.npy"
+    with header.open("wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|O", "fortran_order": False, "shape": ()}
+        )
+        file.write(b"\x80\x04}r\xff\xff\xff\xff.")
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"model\.npy"):
+        load_bfm(header)
+    header.write_bytes(header.read_bytes()[:-8] + b"B\xff\xff\xff\x7fx.")  # 2 GB promised
+    with pytest.raises(ValueError, match=r"model\.npy"):
+        load_bfm(header)
+    assert tracemalloc.get_traced_memory()[1] < 5e6
+    tracemalloc.stop()

@@ -16,6 +16,7 @@ import numpy as np
 _PLAIN_KINDS = "biufSU"  # booleans, whole numbers, floats, bytes, text
 _OBJECT = "O"
 _BYTE_ORDERS = "<>=|"
+_LONGEST_LINE = 1 << 20  # bytes
 
 
 class _NotAllowedError(ValueError):
@@ -63,7 +64,7 @@ def _read_object(file: BinaryIO) -> Any:
         raise _NotAllowedError("not a .npy file") from None
     if not dtype.hasobject or math.prod(shape) != 1:
         raise _NotAllowedError(f"holds a {dtype} array {shape}, expected one pickled dict")
-    value = _resolve(_Unpickler(file, encoding="latin1").load())
+    value = _resolve(_Unpickler(_Bounded(file), encoding="latin1").load())
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.reshape(-1)[0]
     return value
@@ -166,7 +167,34 @@ for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
     _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _frombuffer
 
 
-class _Unpickler(pickle.Unpickler):
+class _Bounded:
+    """A file that is never asked for more bytes than it has."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        start = file.tell()
+        self._left = file.seek(0, 2) - start
+        file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= self._left:
+            raise _NotAllowedError("damaged pickle: it ends too early")
+        self._left -= size
+        return self._file.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[:] = data
+        return len(data)
+
+    def readline(self) -> bytes:
+        data = self._file.readline(_LONGEST_LINE)
+        self._left -= len(data)
+        return data
+
+
+# Python's own class, not the compiled one: that sizes a table by numbers of the file.
+class _Unpickler(pickle._Unpickler):  # pyright: ignore[reportAttributeAccessIssue]
     """Admits what numpy arrays, scalars, lists, tuples and dicts need, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
