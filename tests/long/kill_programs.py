@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "demo": "{python} demo.py -i examples -s {out}",
     "prepare": "{python} -m v3recon prepare --photos {photos} --out {out} --shard-size 2",
-    "train": "{python} train.py --data {prepared} --out {out} --steps 30 --save-every 5",
 }
 GROWING = ("config.json", "log.jsonl", "state.pt", "events", "progress", "last", "best")
 """Parts of names of files that a program goes on with, so that they differ before its end."""
@@ -42,14 +41,13 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="a full disk instead of kills")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--photos", type=Path, default=ROOT / "examples")
-    parser.add_argument("--prepared", type=Path, default=Path("prepared"))
     args = parser.parse_args()
     chance = random.Random(args.seed)
-    template = args.command or COMMANDS[args.program]
+    template = args.command or COMMANDS.get(args.program) or parser.error("give --command")
     with tempfile.TemporaryDirectory() as work:
 
         def command(out: Path) -> list[str]:
-            places = {"python": sys.executable, "photos": args.photos, "prepared": args.prepared}
+            places = {"python": sys.executable, "photos": args.photos}
             return shlex.split(template.format(out=out, **places))
 
         whole, out = Path(work) / "whole", Path(work) / "out"
