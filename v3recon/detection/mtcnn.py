@@ -76,7 +76,7 @@ def _detect_at(image_np: np.ndarray, scale: float, device: str) -> list[Detectio
         height, width = (max(1, round(side * scale)) for side in image_np.shape[:2])
         small = cv2.resize(image_np, (width, height), interpolation=cv2.INTER_AREA)
     else:
-        small = np.ascontiguousarray(image_np)
+        small = image_np.copy()  # a picture of one pixel is contiguous with any strides
     picture = torch.from_numpy(small).to(device).permute(2, 0, 1).float()
     with torch.autocast(torch.device(device).type, enabled=False):
         found = run_cascade(picture, _stages(device), MIN_FACE_SIZE)
