@@ -115,3 +115,8 @@ def test_small_faces_of_a_group(large):
     faces = detect_faces(photo)
     assert len(faces) == count
     assert all(50 < float((face.box[2:] - face.box[:2]).max()) < 100 for face in faces[large:])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (20, 20)])
+def test_tiny_pictures_in_any_memory_order(size):
+    assert detect_faces(np.zeros((*size, 3), np.uint8)[::-1, ::-1]) == []
