@@ -135,7 +135,8 @@ def _propose(picture: Tensor, stage: Stage, min_size: int) -> Tensor:
         size = (int(height * scale + 1), int(width * scale + 1))
         score, correction = stage(interpolate(picture[None], size=size, mode="area"))
         row, column = (score[0] >= THRESHOLDS[0]).nonzero(as_tuple=True)
-        place = torch.stack([column, row], 1).to(picture)  # whole numbers divide to the default type
+        # Whole numbers would divide to the default type, whatever the picture's.
+        place = torch.stack([column, row], 1).to(picture)
         start = ((_STRIDE * place + 1) / scale).floor()
         end = ((_STRIDE * place + _CELL) / scale).floor()
         boxes, own = torch.cat([start, end], 1), score[0, row, column]
