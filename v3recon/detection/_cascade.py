@@ -188,7 +188,7 @@ def _best(boxes: Tensor, scores: Tensor, overlap: float) -> Tensor:
     """Indices of boxes that share less than `overlap` of the union with a better one."""
     from torchvision.ops import nms  # slow to import
 
-    return nms(boxes, scores, overlap)
+    return nms(boxes, scores.to(boxes.dtype), overlap)
 
 
 def _best_apart(boxes: Tensor, scores: Tensor, share: float) -> Tensor:

@@ -81,7 +81,8 @@ def read_image(path: str | Path) -> np.ndarray:
                 picture = _to_srgb(image)
         if deep and picture.max(initial=0) <= _SHALLOW:
             picture = _read_deep(path, picture)
-        return np.ascontiguousarray(_UPRIGHT.get(orientation, _same)(picture))
+        upright = _UPRIGHT.get(orientation)
+        return picture if upright is None else upright(picture).copy(order="C")
     except UnidentifiedImageError:
         raise ValueError("not a photo in a format that can be read") from None
     except Image.DecompressionBombError:
@@ -105,7 +106,8 @@ def image_of_pillow(image: Image.Image) -> np.ndarray:
         [H, W, 3] uint8 RGB.
     """
     picture = _to_srgb(image)
-    return np.ascontiguousarray(_UPRIGHT.get(_orientation(image), _same)(picture))
+    upright = _UPRIGHT.get(_orientation(image))
+    return picture if upright is None else upright(picture).copy(order="C")
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
@@ -308,7 +310,3 @@ def _extrema(image: Image.Image) -> tuple[float, float]:
         if values.size:
             low, high = min(low, float(values.min())), max(high, float(values.max()))
     return (low, high) if low <= high else (0.0, 0.0)
-
-
-def _same(image: np.ndarray) -> np.ndarray:
-    return image

@@ -19,7 +19,8 @@ from v3recon.types import Detection, FaceCoeffs
 
 def turn_photo(image_np: np.ndarray, quarters: int) -> np.ndarray:
     """A photo [H, W, 3] turned counterclockwise by 90 degrees so many times."""
-    return np.ascontiguousarray(np.rot90(image_np, quarters))
+    # A copy: numpy calls one pixel with negative strides contiguous, torch refuses them.
+    return np.rot90(image_np, quarters).copy(order="C")
 
 
 def from_turned_matrix(quarters: int, image_size: tuple[int, int]) -> Tensor:
