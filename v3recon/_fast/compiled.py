@@ -24,7 +24,7 @@ def compiled(**options: Any) -> Callable[[Callable], Any]:
         dispatcher = numba.njit(nogil=True, **options)(function)
         if _has_place(function):
             try:
-                dispatcher._cache = _OptionalCache(function)
+                vars(dispatcher)["_cache"] = _OptionalCache(function)
             except (RuntimeError, OSError):  # no writable place
                 pass
         return dispatcher
