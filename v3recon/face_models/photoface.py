@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from v3recon.face_models.linear_face_model import PART_NAMES, FaceModelData, LinearFaceModel
+from v3recon.face_models.file_arrays import (
+    faces_of_parts,
+    float_tensor,
+    index_tensor,
+    sparse_operator,
+)
+from v3recon.face_models.linear_face_model import FaceModelData, LinearFaceModel
 from v3recon.io.arrays import read_npz
 from v3recon.io.messages import one_line
 
@@ -84,59 +88,31 @@ def _read(path: Path) -> FaceModelData:
 
 
 def _to_data(arrays: dict[str, np.ndarray]) -> FaceModelData:
-    faces = _index(arrays["faces"])
+    faces = index_tensor(arrays["faces"])
     labels = torch.from_numpy(arrays["part_labels"].astype(np.uint8))
     names = [str(name) for name in arrays["expression_names"]]
-    expressions = _float(arrays["expression_coeffs"])
+    expressions = float_tensor(arrays["expression_coeffs"])
     return FaceModelData(
         name="photoface",
-        mean_shape=_float(arrays["mean_shape"]),
-        id_basis=_float(arrays["id_basis"]),
-        exp_basis=_float(arrays["exp_basis"]),
-        mean_albedo=_float(arrays["mean_albedo"]),
-        alb_basis=_float(arrays["alb_basis"]),
+        mean_shape=float_tensor(arrays["mean_shape"]),
+        id_basis=float_tensor(arrays["id_basis"]),
+        exp_basis=float_tensor(arrays["exp_basis"]),
+        mean_albedo=float_tensor(arrays["mean_albedo"]),
+        alb_basis=float_tensor(arrays["alb_basis"]),
         faces=faces,
         part_labels=labels,
-        part_faces=_part_faces(faces, labels),
-        landmarks_68=_index(arrays["landmarks_68"]),
-        landmarks_106=_index(arrays["landmarks_106"]),
-        landmarks_134=_index(arrays["landmarks_134"]),
-        contour_lines=tuple(line[line >= 0] for line in _index(arrays["contour_lines"])),
-        uv_coords=_float(arrays["uv_coords"]),
-        subdivision=_operator(arrays, "subdivision", len(arrays["mean_shape"])),
+        part_faces=faces_of_parts(faces, labels),
+        landmarks_68=index_tensor(arrays["landmarks_68"]),
+        landmarks_106=index_tensor(arrays["landmarks_106"]),
+        landmarks_134=index_tensor(arrays["landmarks_134"]),
+        contour_lines=tuple(line[line >= 0] for line in index_tensor(arrays["contour_lines"])),
+        uv_coords=float_tensor(arrays["uv_coords"]),
+        subdivision=sparse_operator(arrays, "subdivision", len(arrays["mean_shape"])),
         albedo_subdivision=(
-            _operator(arrays, "albedo_subdivision", len(arrays["mean_albedo"]))
+            sparse_operator(arrays, "albedo_subdivision", len(arrays["mean_albedo"]))
             if "albedo_subdivision_data" in arrays
             else None
         ),
         named_expressions=dict(zip(names, expressions, strict=True)),
-        mirror=_index(arrays["mirror"]),
+        mirror=index_tensor(arrays["mirror"]),
     )
-
-
-def _part_faces(faces: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Triangles whose three vertices share a part; those across a border belong to none."""
-    corner = labels[faces]
-    inside = (corner == corner[:, :1]).all(1)
-    return tuple(faces[inside & (corner[:, 0] == part + 1)] for part in range(len(PART_NAMES)))
-
-
-def _operator(arrays: dict[str, np.ndarray], prefix: str, columns: int) -> Tensor:
-    indptr = arrays[f"{prefix}_indptr"].astype(np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # torch says beta
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(indptr),
-            torch.from_numpy(arrays[f"{prefix}_indices"].astype(np.int64)),
-            torch.from_numpy(arrays[f"{prefix}_data"].astype(np.float32)),
-            size=(len(indptr) - 1, columns),
-            check_invariants=True,
-        )
-
-
-def _float(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _index(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

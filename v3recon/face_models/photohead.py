@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -12,8 +11,13 @@ from torch import Tensor
 
 from v3recon.face_models.albedo_texture import AlbedoTexture
 from v3recon.face_models.arkit import ARKIT_NAMES
+from v3recon.face_models.file_arrays import (
+    faces_of_parts,
+    float_tensor,
+    index_tensor,
+    sparse_operator,
+)
 from v3recon.face_models.linear_face_model import (
-    PART_NAMES,
     FaceModelData,
     LinearFaceModel,
     SurfacePoints,
@@ -131,8 +135,8 @@ def model_data(arrays: dict[str, np.ndarray], path: str = "the model") -> FaceMo
 
 
 def _to_data(arrays: dict[str, np.ndarray]) -> FaceModelData:
-    faces = _index(arrays["faces"])
-    uv_coords = _float(arrays["uv_coords"])
+    faces = index_tensor(arrays["faces"])
+    uv_coords = float_tensor(arrays["uv_coords"])
     albedo = read_albedo_texture(arrays)
     mean_albedo, alb_basis = albedo.at(uv_coords)
     labels = torch.from_numpy(arrays["part_labels"].astype(np.uint8))
@@ -142,27 +146,27 @@ def _to_data(arrays: dict[str, np.ndarray]) -> FaceModelData:
     bounds[: len(ARKIT_NAMES)] = torch.tensor([0.0, 1.0])
     return FaceModelData(
         name="photohead",
-        mean_shape=_float(arrays["mean_shape"]),
-        id_basis=_float(arrays["id_basis"]),
-        exp_basis=_float(arrays["exp_basis"]),
+        mean_shape=float_tensor(arrays["mean_shape"]),
+        id_basis=float_tensor(arrays["id_basis"]),
+        exp_basis=float_tensor(arrays["exp_basis"]),
         mean_albedo=mean_albedo,
         alb_basis=alb_basis,
         faces=faces,
         part_labels=labels,
-        part_faces=_part_faces(faces, labels),
-        landmarks_68=_index(arrays["landmarks_68"]),
-        landmarks_106=_index(arrays["landmarks_106"]),
-        landmarks_134=_index(arrays["landmarks_134"]),
-        contour_lines=tuple(line[line >= 0] for line in _index(arrays["contour_lines"])),
+        part_faces=faces_of_parts(faces, labels),
+        landmarks_68=index_tensor(arrays["landmarks_68"]),
+        landmarks_106=index_tensor(arrays["landmarks_106"]),
+        landmarks_134=index_tensor(arrays["landmarks_134"]),
+        contour_lines=tuple(line[line >= 0] for line in index_tensor(arrays["contour_lines"])),
         uv_coords=uv_coords,
-        subdivision=_operator(arrays, "subdivision", len(arrays["mean_shape"])),
+        subdivision=sparse_operator(arrays, "subdivision", len(arrays["mean_shape"])),
         named_expressions=_named_expressions(names),
-        mirror=_index(arrays["mirror"]),
+        mirror=index_tensor(arrays["mirror"]),
         exp_names=names,
-        exp_sigma=_float(arrays["exp_sigma"]),
+        exp_sigma=float_tensor(arrays["exp_sigma"]),
         exp_bounds=bounds,
         detector_points=SurfacePoints(
-            _index(arrays["detector_vertices"]), _float(arrays["detector_weights"])
+            index_tensor(arrays["detector_vertices"]), float_tensor(arrays["detector_weights"])
         ),
         group_labels=torch.from_numpy(arrays["group_labels"].astype(np.uint8)),
         albedo_texture=albedo,
@@ -174,9 +178,9 @@ def read_albedo_texture(arrays: dict[str, np.ndarray]) -> AlbedoTexture:
     return AlbedoTexture(
         mean=torch.from_numpy(np.ascontiguousarray(arrays["albedo_mean"].transpose(2, 0, 1))),
         fine=torch.from_numpy(arrays["albedo_fine"]),
-        fine_unit=_float(arrays["albedo_fine_unit"]),
+        fine_unit=float_tensor(arrays["albedo_fine_unit"]),
         coarse=torch.from_numpy(arrays["albedo_coarse"]),
-        coarse_unit=_float(arrays["albedo_coarse_unit"]),
+        coarse_unit=float_tensor(arrays["albedo_coarse_unit"]),
     )
 
 
@@ -189,31 +193,3 @@ def _named_expressions(names: tuple[str, ...]) -> dict[str, Tensor]:
             weights[names.index(shape)] = _PARTIAL.get(shape, 1.0)
         result[name] = weights
     return result
-
-
-def _part_faces(faces: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Triangles whose three vertices share a part; those across a border belong to none."""
-    corner = labels[faces]
-    inside = (corner == corner[:, :1]).all(1)
-    return tuple(faces[inside & (corner[:, 0] == part + 1)] for part in range(len(PART_NAMES)))
-
-
-def _operator(arrays: dict[str, np.ndarray], prefix: str, columns: int) -> Tensor:
-    indptr = arrays[f"{prefix}_indptr"].astype(np.int64)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support")  # torch says beta
-        return torch.sparse_csr_tensor(
-            torch.from_numpy(indptr),
-            torch.from_numpy(arrays[f"{prefix}_indices"].astype(np.int64)),
-            torch.from_numpy(arrays[f"{prefix}_data"].astype(np.float32)),
-            size=(len(indptr) - 1, columns),
-            check_invariants=True,
-        )
-
-
-def _float(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
-
-
-def _index(array: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))
