@@ -10,6 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from v3recon.face_models.parts import EYE_LABELS, LIP_LABELS
+from v3recon.photohead.registration import vertex_normals
 
 MIN_NORMAL_Z = 0.35
 """Surface seen at a flatter angle than this is not sampled (cosine to the camera's axis)."""
@@ -98,17 +99,6 @@ def unwrap_photos(photos: Iterable[FacePhoto], mesh: AlbedoMesh) -> Unwrapped:
         weights.append(weight.astype(np.float32))
         normals.append(soft.astype(np.float32))
     return Unwrapped(np.stack(colors), np.stack(weights), np.stack(normals))
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Unit normals [V, 3] of one mesh (area-weighted)."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    normal = np.cross(b - a, c - a)
-    ids, count = faces.ravel(), len(vertices)
-    total = np.stack(
-        [np.bincount(ids, np.repeat(normal[:, axis], 3), minlength=count) for axis in range(3)], 1
-    )
-    return total / np.linalg.norm(total, axis=1, keepdims=True).clip(1e-12)
 
 
 def neighbor_average(faces: np.ndarray) -> sparse.csr_matrix:

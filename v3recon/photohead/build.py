@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.photohead import model_data
+from v3recon.geometry.camera import Camera
 from v3recon.io.photo_index import PhotoEntry, read_photo_index, read_points
 from v3recon.photohead.dense_file import shape_arrays
 from v3recon.photohead.detections import Detections, detect_photos
@@ -219,9 +221,6 @@ def _marked_residual(
     fits: PhotoFits, model: LinearFaceModel, index: np.ndarray, hand: np.ndarray
 ) -> np.ndarray:
     """Hand-made minus projected points [N, 68, 2], decimeters, x right, y up."""
-    from v3recon.decode import decode
-    from v3recon.geometry.camera import Camera
-
     camera = Camera()
     with torch.no_grad():
         decoded = decode(fits.coeffs, model, camera, rotation=fits.rotation)

@@ -15,6 +15,7 @@ from scipy import sparse
 from torch import Tensor
 
 from v3recon.photohead.landmark_sets import dense_halves, lip_border
+from v3recon.photohead.loops import arc_lengths, points_along
 from v3recon.photohead.registration import (
     Pull,
     Surface,
@@ -162,7 +163,9 @@ def _named_places(
     named: dict[int, np.ndarray] = {}
     lids = dense_halves(shape, shape.loops.lids[_LID_LOOP])
     for ids, line in zip((LEFT_EYE_UPPER[::-1], LEFT_EYE_LOWER[::-1]), lids, strict=True):
-        named.update(zip(ids, _along(vertices[line], start[list(ids)]), strict=True))
+        named.update(
+            zip(ids, points_along(vertices[line], arc_lengths(start[list(ids)])), strict=True)
+        )
     for right, left in (
         *zip(RIGHT_EYE_UPPER, LEFT_EYE_UPPER, strict=True),
         *zip(RIGHT_EYE_LOWER, LEFT_EYE_LOWER, strict=True),
@@ -174,16 +177,7 @@ def _named_places(
         ((OUTER_LIP_UPPER, OUTER_LIP_LOWER), lip_border(shape)),
     ):
         for ids, line in zip(pair, lines, strict=True):
-            named.update(zip(ids, _along(vertices[line], start[list(ids)]), strict=True))
+            named.update(
+                zip(ids, points_along(vertices[line], arc_lengths(start[list(ids)])), strict=True)
+            )
     return named
-
-
-def _along(line: np.ndarray, spacing: np.ndarray) -> np.ndarray:
-    """Points of a line [N, 3] at the relative arc lengths of a sequence of places."""
-    wanted, known = _arc(spacing), _arc(line)
-    return np.stack([np.interp(wanted, known, line[:, axis]) for axis in range(3)], 1)
-
-
-def _arc(line: np.ndarray) -> np.ndarray:
-    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1)))
-    return length / length[-1]

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.linalg import splu
 
-from v3recon.photohead.loops import HeadLoops, split_loop
+from v3recon.photohead.loops import HeadLoops, arc_lengths, points_along, split_loop
 from v3recon.photohead.registration import (
     Pull,
     closest_points,
@@ -240,28 +240,16 @@ def _curve_pull(template: HeadTemplate, loops: HeadLoops, scans: ScanModel) -> P
     ids, targets = [], []
     lids = split_loop(loops.lids[0], template.vertices)
     for half, way in zip(lids, ([42, 43, 44, 45], [42, 47, 46, 45]), strict=True):
-        places = _along(scans.mean[scans.path(way)], _arc(template.vertices[half]))
+        places = points_along(scans.mean[scans.path(way)], arc_lengths(template.vertices[half]))
         ids += [half, template.mirror[half]]
         targets += [places, places * [-1.0, 1.0, 1.0]]
     lips = split_loop(loops.mouth[1], template.vertices)
     for half, way in zip(lips, ([60, 61, 62, 63, 64], [60, 67, 66, 65, 64]), strict=True):
         part = slice(_FREE_CORNER, -_FREE_CORNER)
-        places = _along(scans.mean[scans.path(way)], _arc(template.vertices[half]))
+        places = points_along(scans.mean[scans.path(way)], arc_lengths(template.vertices[half]))
         ids.append(half[part])
         targets.append(places[part])
     return Pull(_rows(np.concatenate(ids), len(template.vertices)), np.concatenate(targets), 1.0)
-
-
-def _arc(curve: np.ndarray) -> np.ndarray:
-    """Arc length of each point of a curve [N, 3], 0…1."""
-    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1)))
-    return length / length[-1]
-
-
-def _along(curve: np.ndarray, where: np.ndarray) -> np.ndarray:
-    """Points of a curve at arc lengths 0…1."""
-    arc = _arc(curve)
-    return np.stack([np.interp(where, arc, curve[:, axis]) for axis in range(3)], 1)
 
 
 def _socket_pull(template: HeadTemplate, loops: HeadLoops, start: np.ndarray) -> Pull:

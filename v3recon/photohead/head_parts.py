@@ -34,9 +34,6 @@ GROUP_NAMES = (
 _FACE_CLASSES = (
     "skin nose left_eye right_eye left_eyebrow right_eyebrow up_lip down_lip inner_mouth glasses"
 )
-_HAIR_SHARE = 0.5
-"""Vertices above the brows count as face until this share of the masks has hair or a hat there."""
-_NECK_SHARE = 0.5
 _MIN_VOTES = 20
 _SMOOTHING = 6
 

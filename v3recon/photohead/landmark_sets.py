@@ -21,7 +21,7 @@ import numpy as np
 from scipy.spatial import KDTree
 
 from v3recon.face_models import landmarks
-from v3recon.photohead.loops import split_loop
+from v3recon.photohead.loops import points_along, split_loop
 from v3recon.photohead.registration import solve_similarity, vertex_normals
 from v3recon.photohead.shape import HeadShape
 
@@ -188,9 +188,7 @@ def _nearest(vertices: np.ndarray, own: np.ndarray, aim: np.ndarray) -> int:
 
 def resample(line: np.ndarray, count: int) -> np.ndarray:
     """Points at equal arc length along a polyline [N, D], both ends included."""
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
-    at = np.linspace(0, length[-1], count)
-    return np.stack([np.interp(at, length, axis) for axis in line.T], 1)
+    return points_along(line, np.linspace(0, 1, count))
 
 
 def make_landmark_sets(

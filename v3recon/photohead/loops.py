@@ -79,6 +79,18 @@ def split_loop(loop: np.ndarray, vertices: np.ndarray) -> tuple[np.ndarray, np.n
     return (one, other) if above else (other, one)
 
 
+def arc_lengths(curve: np.ndarray) -> np.ndarray:
+    """Arc length of each point of a curve [N, 3], 0…1."""
+    length = np.append(0.0, np.cumsum(np.linalg.norm(np.diff(curve, axis=0), axis=1)))
+    return length / length[-1]
+
+
+def points_along(curve: np.ndarray, where: np.ndarray) -> np.ndarray:
+    """Points of a curve [N, 3] at arc lengths 0…1."""
+    arc = arc_lengths(curve)
+    return np.stack([np.interp(where, arc, axis) for axis in curve.T], 1)
+
+
 class _Neighbors:
     """Neighbors of vertices and the quads that edges share."""
 

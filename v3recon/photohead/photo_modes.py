@@ -14,7 +14,6 @@ PHOTO_MODES = 12
 _SMOOTH = 0.5
 _RIDGE = 0.05
 """Pull of each control vertex toward no displacement: it ends the modes where no point is."""
-_MAX_ERROR = 0.04
 
 
 def learn_photo_modes(
