@@ -21,10 +21,12 @@ from v3recon.photohead.detector_points import SurfacePlaces, embed_detector, mov
 from v3recon.photohead.head_albedo import ALBEDO_MODES, AlbedoPhoto, learn_head_albedo
 from v3recon.photohead.head_parts import MaskedFace, vote_parts
 from v3recon.photohead.landmark_sets import (
+    FRONTAL,
     MODERATE_YAW,
     aims_68,
     choose_68,
     make_landmark_sets,
+    outline_jaw,
     refine_aims,
 )
 from v3recon.photohead.photo_fits import MAX_ERROR, PhotoFits, fit_photos, pixel_control
@@ -111,8 +113,8 @@ def build_head(material: Material, say: Say = print) -> dict[str, np.ndarray]:
     say(f"photo modes: {explained:.0%} of what fits of several photos of a person leave over")
     arrays = {**arrays, **shape_arrays(shape, photo_basis)}
     model = LinearFaceModel(model_data(arrays))
-    index_68 = _refined_68(shape, index_68, aims, material, model)
-    arrays |= _landmark_arrays(shape, index_68, places)
+    index_68, jaw = _refined_68(shape, index_68, aims, material, model)
+    arrays |= _landmark_arrays(shape, index_68, places, jaw)
     model = LinearFaceModel(model_data(arrays))
     uv = unwrap_head(shape.template, shape.dense, shape.loops, shape.mean)
     masked = _indices(material, lambda entry: bool(entry.mask))
@@ -158,9 +160,10 @@ def _provisional(
 
 
 def _landmark_arrays(
-    shape: HeadShape, index_68: np.ndarray, places: SurfacePlaces
+    shape: HeadShape, index_68: np.ndarray, places: SurfacePlaces, jaw: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    sets = make_landmark_sets(shape, index_68, places.points)
+    jaw = index_68[:17] if jaw is None else jaw
+    sets = make_landmark_sets(shape, index_68, jaw, places.points)
     width = max(len(line) for line in sets.contour_lines)
     lines = np.full((len(sets.contour_lines), width), -1, np.int32)
     for row, line in zip(lines, sets.contour_lines, strict=True):
@@ -202,11 +205,14 @@ def _refined_68(
     aims: np.ndarray,
     material: Material,
     model: LinearFaceModel,
-) -> np.ndarray:
-    """The 68 vertices moved to where people mark them in Helen's and AFW's photos."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """The 68 vertices moved to where people mark them in Helen's and AFW's photos, and the outline.
+
+    The jaw among the 68 stays the Basel model's; the outline [17] is the marked one.
+    """
     marked = _indices(material, lambda entry: entry.landmarks.endswith(".pts"))
     if not len(marked):
-        return index_68
+        return index_68, index_68[:17]
     hand = np.stack([_hand_68(material.photos, material.entries[number]) for number in marked])
     fits = fit_photos(material.detected[marked], model)
     residual = _marked_residual(fits, model, index_68, hand)
@@ -214,7 +220,9 @@ def _refined_68(
     keep &= (fits.error < MAX_ERROR).numpy()
     rotation = fits.rotation.numpy().astype(np.float64)
     refined = refine_aims(shape, index_68, aims, residual[keep], rotation[keep])
-    return choose_68(shape, refined)
+    frontal = keep & (np.abs(fits.angles[:, :2]) < FRONTAL).all(1)
+    jaw = outline_jaw(shape, index_68, residual[frontal], rotation[frontal])
+    return choose_68(shape, refined), jaw
 
 
 def _marked_residual(

@@ -42,6 +42,9 @@ _CAVITY_TENSION = 0.05
 shows: unlike the smoothness term they do not extrapolate."""
 _FREE_CORNER = 4
 """Points of the lips' seam at each corner that only smoothness moves."""
+_JOINED = 0.85
+"""Share of half the mouth's width within which the closed lips share one curve; beyond it, toward
+the corners, the halves of the seam fold into each other."""
 _TRIAL_HEADS = 400
 TRIAL_LIMIT = 3.0
 """Random heads that tell where modes turn triangles over, coefficients cut at this many
@@ -113,6 +116,7 @@ def fit_template(
         near = np.isin(edges, shaping_vertices(dense, triangles[turned])).all(1)
         tension = np.where(near, np.maximum(tension * _UNFOLDING, _CAVITY_TENSION), tension)
         trusted = trusted[~np.isin(trusted, folded)]
+    mean, modes = _join_lips(template, loops, mean, modes, laplacian)
     return FittedTemplate(start, (scale, rotation), mean, modes, matched)
 
 
@@ -271,6 +275,43 @@ def _sphere_center(points: np.ndarray) -> np.ndarray:
     """Center of the sphere nearest to points [N, 3] (linear least squares)."""
     matrix = np.c_[2 * points, np.ones(len(points))]
     return np.linalg.lstsq(matrix, (points**2).sum(1), rcond=None)[0][:3]
+
+
+def _join_lips(
+    template: HeadTemplate,
+    loops: HeadLoops,
+    mean: np.ndarray,
+    modes: np.ndarray,
+    laplacian: sparse.csr_matrix,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and modes whose closed lips have no slit between them, in any head.
+
+    Both halves of each of the seam's loops go to the curve midway between them, in the mean head
+    and in every mode; a smooth change carries the rest of the lips along.
+    """
+    count = len(mean)
+    stacked = np.concatenate([mean[None], modes])  # [1 + K, Vc, 3]
+    ids, aims = [], []
+    for loop in loops.mouth[1:]:
+        halves = [half[np.argsort(mean[half, 0])] for half in split_loop(loop, mean)]
+        reach = _JOINED * min(np.abs(mean[half, 0]).max() for half in halves)
+        for own, other in (halves, halves[::-1]):
+            own = own[np.abs(mean[own, 0]) < reach]
+            x, grid = mean[own, 0], mean[other, 0]
+            right = np.searchsorted(grid, x).clip(1, len(grid) - 1)
+            share = ((x - grid[right - 1]) / np.maximum(grid[right] - grid[right - 1], 1e-9))[
+                :, None
+            ]
+            across = stacked[:, other[right - 1]] * (1 - share) + stacked[:, other[right]] * share
+            ids.append(own)
+            aims.append((stacked[:, own] + across) / 2)
+    joined, aim = np.concatenate(ids), np.concatenate(aims, 1)
+    change = (aim - stacked[:, joined]).transpose(1, 0, 2).reshape(len(joined), -1)
+    rows = _rows(joined, count)
+    matrix = laplacian.T @ laplacian + 100.0 * rows.T @ rows + 0.02 * sparse.eye(count)
+    spread = splu(sparse.csc_matrix(matrix)).solve(100.0 * rows.T @ change)
+    stacked = stacked + spread.reshape(count, -1, 3).transpose(1, 0, 2)
+    return stacked[0], stacked[1:]
 
 
 def _rows(ids: np.ndarray, count: int) -> sparse.csr_matrix:

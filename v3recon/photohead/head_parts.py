@@ -13,8 +13,14 @@ from tqdm import tqdm
 
 from v3recon.face_models.parts import EYE_LABELS, LIP_LABELS
 from v3recon.geometry.mesh import vertex_faces_of
-from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
+from v3recon.io.celebamask import CELEBAMASK_TO_LABEL, CLASS_NAMES, read_celebamask
 from v3recon.photohead import part_votes
+from v3recon.photohead.part_refinement import (
+    DrawnPixels,
+    pixels_of_photo,
+    refine_labels,
+    stack_pixels,
+)
 from v3recon.photohead.registration import edges_of
 from v3recon.photohead.shape import HeadShape
 
@@ -65,30 +71,31 @@ class HeadParts:
 
 
 def vote_parts(shape: HeadShape, faces: Iterable[MaskedFace]) -> HeadParts:
-    """Labels by vote; eyes are the eyeballs, so that a closed eye shows none.
+    """Labels by vote, borders of brows, nose and lips refined for overlap with the masks.
+
+    Eyes are the eyeballs and what lids hide, their inner margins included, so that a closed eye
+    shows none.
 
     Raises:
         ValueError: if no mask could be used.
     """
-    votes = count_votes(shape, faces)
-    if votes.sum() == 0:
+    votes, pixels = count_votes(shape, faces)
+    if pixels is None or votes.sum() == 0:
         raise ValueError("no photo with a hand-made mask could be fitted: parts need some")
     groups = _groups(shape, votes)
-    table = np.zeros(len(CLASS_NAMES), np.int64)
-    for label, name in enumerate(
-        ("right_eye", "left_eye", "right_eyebrow", "left_eyebrow", "nose", "up_lip", "down_lip"), 1
-    ):
-        table[CLASS_NAMES.index(name)] = label
-    table[CLASS_NAMES.index("skin")] = 8
     by_part = np.zeros((len(votes), part_votes.LABEL_COUNT))
-    np.add.at(by_part.T, table, votes.T)
+    np.add.at(by_part.T, [CELEBAMASK_TO_LABEL.get(k, 0) for k in range(len(CLASS_NAMES))], votes.T)
     vertices = shape.dense.operator @ shape.mean
     labels = part_votes.labels_from_votes(by_part, vertices, shape.triangles, shape.mirror)
     face = groups == GROUP_NAMES.index("face")
     lids = face & np.isin(labels, EYE_LABELS)
     labels[lids] = part_votes.SKIN
     lips = np.isin(labels, LIP_LABELS) & (groups == GROUP_NAMES.index("mouth_cavity"))
+    labels = _refined(pixels, labels.astype(np.uint8), shape)
     labels[~face & ~lips] = 0
+    behind = groups == GROUP_NAMES.index("eye_sockets")
+    for label, side in zip(EYE_LABELS, (-1, 1), strict=True):
+        labels[behind & (vertices[:, 0] * side > 0)] = label
     balls = groups == GROUP_NAMES.index("eyeballs")
     for label, eye in zip(EYE_LABELS, (0, 1), strict=True):
         center = shape.eye_centers[eye]
@@ -97,22 +104,33 @@ def vote_parts(shape: HeadShape, faces: Iterable[MaskedFace]) -> HeadParts:
     return HeadParts(labels.astype(np.uint8), groups.astype(np.uint8))
 
 
-def count_votes(shape: HeadShape, faces: Iterable[MaskedFace]) -> np.ndarray:
-    """The class under each visible vertex, added up: [V, 19]."""
+def _refined(pixels: DrawnPixels, labels: np.ndarray, shape: HeadShape) -> np.ndarray:
+    """Labels [V] with the borders of brows, nose and lips moved to where they overlap best."""
+    refined = refine_labels(pixels, labels, shape.triangles, shape.mirror)
+    mine, theirs = np.isin(labels, EYE_LABELS), np.isin(refined, EYE_LABELS)
+    return np.where(mine | theirs, labels, refined)
+
+
+def count_votes(
+    shape: HeadShape, faces: Iterable[MaskedFace]
+) -> tuple[np.ndarray, DrawnPixels | None]:
+    """The class under each visible vertex, added up: [V, 19]; and the pixels that each draws."""
     triangles = torch.from_numpy(shape.triangles.astype(np.int64))
     vertex_faces = vertex_faces_of(triangles, shape.dense.vertex_count)
     votes = np.zeros((shape.dense.vertex_count, len(CLASS_NAMES)))
+    rows: list[DrawnPixels] = []
     for face in tqdm(list(faces), desc="parts", unit="photo"):
         try:
-            classes = read_celebamask(face.mask).classes
+            mask = read_celebamask(face.mask)
         except ValueError:
             continue
-        size = (classes.shape[0], classes.shape[1])
+        size = (mask.classes.shape[0], mask.classes.shape[1])
         placed = shape.dense.operator @ face.control.astype(np.float64)
         seen = part_votes.see_mesh(placed, triangles, vertex_faces, size)
-        vertex, found = part_votes.votes_of_photo(seen.points_2d, seen.visible, classes)
+        vertex, found = part_votes.votes_of_photo(seen.points_2d, seen.visible, mask.classes)
         votes[vertex, found] += 1
-    return votes
+        rows.append(pixels_of_photo(seen, mask.labels, triangles))
+    return votes, stack_pixels(rows) if rows else None
 
 
 def _groups(shape: HeadShape, votes: np.ndarray) -> np.ndarray:

