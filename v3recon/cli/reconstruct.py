@@ -59,7 +59,7 @@ class ReconstructConfig:
 
     Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy (3DDFA_V3's values),
     NAME.npz and NAME.json (all values), NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are
-    on by default and also take true, false, yes and no. Flags may be shortened.
+    on by default but for --glb and also take true, false, yes and no. Flags may be shortened.
     """
 
     inputpath: tuple[Path, ...] = field(
@@ -151,6 +151,10 @@ class ReconstructConfig:
     batch_size: int = field(
         default=16,
         metadata=_cli("faces in the network together (default: 16)", type=int, metavar="N"),
+    )
+    glb: bool = field(
+        default=False,
+        metadata=_switch("NAME.glb: textured head with expressions as morph targets (default: 0)"),
     )
     texture_size: int = field(
         default=1024,
@@ -364,6 +368,7 @@ def _load_processor(
         model_texture=config.useTex,
         extracted_texture=config.extractTex,
         texture_size=config.texture_size,
+        glb=config.glb,
     )
     settings = {
         key: value

@@ -125,6 +125,13 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         temporary.write_bytes(data)
 
 
+def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
+    """A JPEG file of a picture [H, W, 3] uint8 RGB; quality 1…95, colours at full resolution."""
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "JPEG", quality=quality, subsampling=0, optimize=True)
+    return data.getvalue()
+
+
 class _UnreadableError(ValueError):
     """A reason that is complete as it stands."""
 

@@ -20,6 +20,7 @@ from v3recon.io.images import write_png
 from v3recon.io.names import file_name_of
 from v3recon.io.reference_npy import write_reference_npy
 from v3recon.reconstruct.faces import Face, Faces
+from v3recon.reconstruct.glb import photo_texture, write_face_glb
 from v3recon.reconstruct.segment import segment
 from v3recon.reconstruct.sheet import draw_sheet
 from v3recon.reconstruct.texture import extract_texture, make_appearance
@@ -181,7 +182,12 @@ def write_face(
             colors = sample_uv(texture.texture, layout)[0] / 255
             start("_extractTex.obj", write_obj, face, colors=colors)
             write_obj(path, face, texture=texture.texture[0])
+            if choice.glb:
+                start(".glb", write_head, photo_texture(face, texture.texture[0]))
             written.extend(obj.material_files(path))
+
+        def write_head(path: Path, texture: np.ndarray) -> None:
+            write_face_glb(path, face, texture=texture, name=name)
 
         def write_picture_and_values(path: Path) -> None:
             parts = segmented.result()
@@ -194,9 +200,17 @@ def write_face(
         wanted = choice.seg or choice.seg_visible
         segmented = pool.submit(lambda: segment(face) if wanted else None)
         appearance = make_appearance(face.batch)
+        head_options: dict[str, Any] = {
+            "image": image,
+            "texture_size": choice.texture_size,
+            "appearance": appearance,
+            "name": name,
+        }
         if choice.extracted_texture:
             start("_uv.obj", write_photo_meshes)  # the longest one first
         start(".png", write_picture_and_values)
+        if choice.glb and not choice.extracted_texture:
+            start(".glb", write_face_glb, face, **head_options)
         if choice.model_texture:
             start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0])
         for job in jobs:  # grows while jobs start others, which they do before they end

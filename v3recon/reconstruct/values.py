@@ -35,6 +35,7 @@ class OutputChoice:
         model_texture: OBJ with the model's own colours.
         extracted_texture: OBJs with the photo's colours.
         texture_size: side of the texture picture, texels.
+        glb: one .glb file with texture and morph targets.
     """
 
     landmarks: tuple[str, ...] = tuple(LANDMARK_SETS)
@@ -43,6 +44,7 @@ class OutputChoice:
     model_texture: bool = True
     extracted_texture: bool = True
     texture_size: int = 1024
+    glb: bool = False
 
 
 def write_json(path: str | Path, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,33 @@
+"""The surfaces of a face model's mesh that a viewer gives materials of their own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from v3recon.face_models.linear_face_model import LinearFaceModel
+
+_SURFACES = {"eyes": (6,), "teeth": (7, 8), "tongue": (9,)}
+"""PhotoHead's `group_labels` of each surface; all others are skin."""
+
+SKIN = "skin"
+
+
+def surface_faces(model: LinearFaceModel) -> dict[str, Tensor]:
+    """Rows of `model.faces` of each surface that the model has, every triangle once.
+
+    Returns:
+        "skin" first, then "eyes", "teeth", "tongue" of models with `group_labels`.
+    """
+    every = torch.arange(len(model.faces), device=model.faces.device)
+    if model.group_labels is None:
+        return {SKIN: every}
+    group = model.group_labels[model.faces[:, 0]]
+    result = {}
+    rest = torch.ones_like(group, dtype=torch.bool)
+    for name, labels in _SURFACES.items():
+        inside = torch.isin(group, torch.tensor(labels, device=group.device).to(group))
+        result[name] = every[inside]
+        rest &= ~inside
+    named = {SKIN: every[rest]} | result
+    return {name: rows for name, rows in named.items() if len(rows)}
