@@ -98,6 +98,9 @@ class ReconstructConfig:
     ldm134: bool = field(default=True, metadata=_switch("134 landmarks"))
     seg: bool = field(default=True, metadata=_switch("eight part masks"))
     seg_visible: bool = field(default=True, metadata=_switch("label map of the visible parts"))
+    seg_seen: bool = field(
+        default=True, metadata=_switch("what the photo shows: parts, hair, glasses, other things")
+    )
     useTex: bool = field(default=True, metadata=_switch("OBJ with the face model's own colours"))
     extractTex: bool = field(
         default=True,
@@ -365,6 +368,7 @@ def _load_processor(
         landmarks=tuple(key for key in LANDMARK_SETS if getattr(config, key)),
         seg=config.seg,
         seg_visible=config.seg_visible,
+        seg_seen=config.seg_seen,
         model_texture=config.useTex,
         extracted_texture=config.extractTex,
         texture_size=config.texture_size,

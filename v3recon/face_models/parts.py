@@ -24,6 +24,9 @@ PART_COLORS = (
 LABEL_COLORS = ((0, 0, 0), *PART_COLORS)
 """RGB 0…255 of labels 0…8."""
 
+COVER_COLORS = ((120, 80, 40), (20, 20, 20), (250, 250, 60))
+"""RGB 0…255 of what hides a face: hair, glasses, other things."""
+
 EYE_LABELS = (PART_NAMES.index("right_eye") + 1, PART_NAMES.index("left_eye") + 1)
 BROW_LABELS = (PART_NAMES.index("right_eyebrow") + 1, PART_NAMES.index("left_eyebrow") + 1)
 NOSE_LABEL = PART_NAMES.index("nose") + 1

@@ -184,11 +184,15 @@ class FaceRegressor(nn.Module):
         Args:
             image: [B, 3, S, S] RGB in 0…1, not normalized; S = `input_size`.
         """
-        estimate = self.estimates(image)[0][-1]
-        found = estimate.coeffs
+        return self.coeffs_and_seen(image)[0]
+
+    def coeffs_and_seen(self, image: Tensor) -> tuple[FaceCoeffs, Tensor]:
+        """What `forward` gives, and logits [B, 12, S / 2, S / 2] of what each place shows."""
+        estimates, seen = self.estimates(image)
+        found = estimates[-1].coeffs
         exp = found.exp.clamp(self.bounds[:, 0], self.bounds[:, 1])
-        angle = matrix_to_euler(estimate.rotation)
-        return FaceCoeffs(found.id, exp, found.alb, angle, found.sh, found.trans)
+        angle = matrix_to_euler(estimates[-1].rotation)
+        return FaceCoeffs(found.id, exp, found.alb, angle, found.sh, found.trans), seen
 
     def seen(self, image: Tensor) -> Tensor:
         """Logits [B, 12, S / 2, S / 2] of what each place of the crops shows."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from v3recon._fast.compiled import compiled
-from v3recon.face_models.parts import LABEL_COLORS
+from v3recon.face_models.parts import COVER_COLORS, LABEL_COLORS
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.floating]
@@ -74,12 +74,12 @@ def overlay(image: Image, drawn: Image, mask: npt.NDArray, opacity: float = 1.0)
 
 
 def label_colors() -> Image:
-    """Colours of the labels 0…8, [9, 3] RGB; label 0 is black."""
-    return np.array(LABEL_COLORS, np.uint8)
+    """Colours of `networks.encoder.SEEN_NAMES`, [12, 3] RGB; label 0 is black, 1…8 are parts."""
+    return np.array((*LABEL_COLORS, *COVER_COLORS), np.uint8)
 
 
 def color_labels(labels: npt.NDArray[np.integer]) -> Image:
-    """A label map [H, W] with values 0…8 as a picture."""
+    """A label map [H, W] with values 0…11 as a picture."""
     return label_colors()[labels]
 
 
@@ -94,7 +94,7 @@ def overlay_labels(image: Image, labels: npt.NDArray[np.integer], opacity: float
 
 @functools.cache
 def _overlay_table(opacity: float) -> Image:
-    """What `overlay_labels` paints: [9 labels, 256 grey levels, 3]."""
+    """What `overlay_labels` paints: [12 labels, 256 grey levels, 3]."""
     level = np.arange(256, dtype=np.float32)[None, :, None]
     table = (1 - opacity) * level + opacity * label_colors()[:, None].astype(np.float32)
     table[0] = 0.8 * level[0]

@@ -25,6 +25,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.reconstruct.precision import full_precision
+from v3recon.reconstruct.seen import point_visibility, seen_in_photo, stacked_seen
 from v3recon.types import Decoded, Detection, FaceCoeffs
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Faces:
         detections: where each face was found; None for photos that are crops already.
         quality: [N] 0…1, how probably a face is one and found right (`quality.face_quality`);
             below `quality.DOUBTFUL` it is more probably wrong. NaN where it was not asked for.
+        seen: [N, 12, h, w] uint8 over the crops, how probably each place shows each of
+            `networks.encoder.SEEN_NAMES`, 255 = certain; None where the network does not tell.
         image: [H, W, 3] uint8 RGB, the photo; None after unpickling.
         rasterizer: what draws parts and textures, see `render.rasterize.rasterize`.
         name: the photo's name without suffix; "photo" where it has none.
@@ -71,6 +74,7 @@ class Faces:
     image_size: tuple[int, int]
     detections: tuple[Detection | None, ...]
     quality: Tensor
+    seen: Tensor | None = None
     image: np.ndarray | None = None
     rasterizer: str = "auto"
     name: str = "photo"
@@ -113,6 +117,23 @@ class Faces:
     def landmarks_134(self) -> Tensor:
         """[N, 134, 2] photo pixels."""
         return self._landmarks(self.model.landmarks_134)
+
+    @cached_property
+    def visibility_68(self) -> Tensor:
+        """[N, 68] 0…1: the point faces the camera, and no hair, glasses or hand is before it."""
+        return point_visibility(
+            self.decoded, self.model, self.camera, self.seen, self.model.landmarks_68
+        )
+
+    def seg_seen(self) -> np.ndarray:
+        """[N, H, W] uint8, what each pixel of the photo shows: numbers of `SEEN_NAMES`.
+
+        Raises:
+            ValueError: if the network has no part head, as official ones.
+        """
+        if self.seen is None:
+            raise ValueError("seg_seen: the network of these faces does not tell what is seen")
+        return seen_in_photo(self.seen, self.crop.inverse_matrix, self.camera, self.image_size)
 
     @property
     def angle_degrees(self) -> Tensor:
@@ -198,6 +219,7 @@ class Faces:
                 crop=CropTransform(self.crop.matrix[index]),
                 detections=self.detections[index],
                 quality=self.quality[index],
+                seen=None if self.seen is None else self.seen[index],
             )
         number = range(len(self))[index]  # IndexError beyond the last one ends a loop
         return Face(self[number : number + 1])
@@ -325,6 +347,20 @@ class Face:
         return self.batch.landmarks_134[0]
 
     @property
+    def seen(self) -> Tensor | None:
+        """[12, h, w] uint8 over the crop, see `Faces.seen`."""
+        return None if self.batch.seen is None else self.batch.seen[0]
+
+    @property
+    def visibility_68(self) -> Tensor:
+        """[68] 0…1: the point faces the camera, and no hair, glasses or hand is before it."""
+        return self.batch.visibility_68[0]
+
+    def seg_seen(self) -> np.ndarray:
+        """[H, W] uint8, what each pixel of the photo shows; see `Faces.seg_seen`."""
+        return self.batch.seg_seen()[0]
+
+    @property
     def angle_degrees(self) -> Tensor:
         """[3] pitch, yaw, roll."""
         return self.batch.angle_degrees[0]
@@ -418,6 +454,7 @@ def join_faces(faces: Sequence[Face]) -> Faces:
         crop=CropTransform(torch.cat([face.batch.crop.matrix for face in faces])),
         detections=tuple(face.detection for face in faces),
         quality=torch.cat([face.batch.quality for face in faces]),
+        seen=stacked_seen([face.batch.seen for face in faces]),
     )
 
 

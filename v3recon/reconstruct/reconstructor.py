@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,15 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.face_regressor import FaceRegressor
 from v3recon.networks.regressor import Regressor, fuse_for_inference
 from v3recon.reconstruct.assets import find_assets
 from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces, no_faces
+from v3recon.reconstruct.fit_colors import ColorPoints, color_points, fit_colors, sample_colors
 from v3recon.reconstruct.inputs import as_images
 from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.quality import DOUBTFUL, face_quality, mirror_distance
+from v3recon.reconstruct.seen import cover_at, seen_bytes
 from v3recon.reconstruct.turned import (
     from_turned_coeffs,
     from_turned_crop,
@@ -43,7 +47,7 @@ from v3recon.reconstruct.turned import (
     turn_photo,
 )
 from v3recon.render.rasterize import RASTERIZERS
-from v3recon.types import Detection
+from v3recon.types import Detection, FaceCoeffs
 
 RESTLESS = 0.04
 """Looks at a face whose landmarks move by more, over its size, disagree (usual: 0.003 to 0.03)."""
@@ -219,8 +223,8 @@ class FaceReconstructor:
         photos = [images[index] for index in owner]
         passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
         faces = self.reconstruct_found(photos, crops, detections, passes)
-        rated = iter(self._rated(photos, faces))
-        grouped = [[next(rated) for _ in one] for one in found]
+        finished = iter(self._finished(photos, faces))
+        grouped = [[next(finished) for _ in one] for one in found]
         if self.detector is not None and self.find_turned:
             for index, image in enumerate(images):
                 if all(face.quality < DOUBTFUL for face in grouped[index]):
@@ -243,7 +247,7 @@ class FaceReconstructor:
             photos = [turned] * len(found)
             crops, detections = [crop for _, crop in found], [one for one, _ in found]
             faces = self.reconstruct_found(photos, crops, detections, passes)
-            for face in self._rated(photos, faces):
+            for face in self._finished(photos, faces):
                 if face.quality >= DOUBTFUL:
                     best.append(self._told_upright(face, quarters, image))
         best.sort(key=lambda face: -face.quality)
@@ -266,7 +270,10 @@ class FaceReconstructor:
             [from_turned_detection(face.detection, quarters, size)],
             rasterizer=self.rasterizer,
         )
-        return Face(replace(upright.batch, quality=face.batch.quality))
+        seen = face.batch.seen
+        if seen is not None:
+            seen = seen.rot90(-quarters, (2, 3))
+        return Face(replace(upright.batch, quality=face.batch.quality, seen=seen))
 
     def find_faces(
         self, image_np: np.ndarray, *, thorough: bool = True
@@ -326,24 +333,54 @@ class FaceReconstructor:
             faces[number] = min(tries, key=lambda found: found[0])[1]
         return faces
 
-    def _rated(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> list[Face]:
-        """The same faces with their quality, from a look at the mirror image of each crop."""
-        rated: list[Face] = []
+    def _finished(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> list[Face]:
+        """The same faces with their quality, what is seen of them, and their colors.
+
+        A look at the mirror image of each crop tells the quality and, where the network has a part
+        head, what is seen. Such a network's albedo and light are fitted to the crop's pixels.
+        """
+        finished: list[Face] = []
         for start in range(0, len(faces), self.batch_size):
             part = faces[start : start + self.batch_size]
             photos = images[start : start + self.batch_size]
             batch = self._pixels(photos, [face.crop for face in part])
             with full_precision(), torch.inference_mode():
-                mirrored = decode(self.regressor(batch.flip(3)), self.model, self.camera)
+                coeffs, logits = self._with_seen(batch.flip(3))
+                mirrored = decode(coeffs, self.model, self.camera)
             found = torch.cat([face.decoded.points_2d for face in part])
             ids = self.model.landmarks_68
             apart = mirror_distance(found[:, ids], mirrored.points_2d[:, ids], self.camera)
-            rated += [
-                Face(replace(face.batch, quality=torch.tensor([face_quality(distance, *known)])))
-                for face, distance in zip(part, apart.tolist(), strict=True)
-                for known in [(face.landmarks_68, face.detection)]
-            ]
-        return rated
+            for number, (face, distance) in enumerate(zip(part, apart.tolist(), strict=True)):
+                rating = face_quality(distance, face.landmarks_68, face.detection)
+                known = replace(face.batch, quality=torch.tensor([rating]))
+                if logits is not None:
+                    one = slice(number, number + 1)
+                    seen = seen_bytes(logits[one], mirrored=True).clone()
+                    known = self._colored(replace(known, seen=seen), batch[one])
+                finished.append(Face(known))
+        return finished
+
+    def _with_seen(self, batch: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
+        """Coefficients of crops, and the logits of what is seen where the network tells it."""
+        if isinstance(self.regressor, FaceRegressor):
+            return self.regressor.coeffs_and_seen(batch)
+        return self.regressor(batch), None
+
+    def _colored(self, faces: Faces, pixels: Tensor) -> Faces:
+        """The same faces with albedo and light that explain the pixels of their crops."""
+        assert faces.seen is not None
+        points = self._color_points
+        with full_precision(), torch.inference_mode():
+            scene = (faces.decoded, self.model, points, self.camera)
+            colors, normals, weights = sample_colors(pixels, *scene)
+            cover = cover_at(faces.seen, faces.decoded.points_2d[:, points.index], self.camera)
+            alb, sh = fit_colors(colors, normals, weights * (1 - cover), points)
+        coeffs = replace(faces.coeffs, alb=alb.clone(), sh=sh.clone())
+        return replace(faces, coeffs=coeffs)
+
+    @cached_property
+    def _color_points(self) -> ColorPoints:
+        return color_points(self.model)
 
     def _pixels(self, images: Sequence[np.ndarray], crops: Sequence[CropTransform]) -> Tensor:
         """Input of the network [B, 3, S, S] in 0…1: one photo and one crop for each."""

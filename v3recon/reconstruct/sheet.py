@@ -15,9 +15,11 @@ from v3recon._fast.threads import threads_limited
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.geometry.affine2d import compose_affine_2d
 from v3recon.geometry.camera import to_clip
+from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.reconstruct.draw import Image, Points, draw_landmarks, overlay, overlay_labels
 from v3recon.reconstruct.faces import LANDMARK_SETS, Face
 from v3recon.reconstruct.precision import full_precision
+from v3recon.reconstruct.seen import seen_in_photo
 from v3recon.reconstruct.segment import Parts, segment_both
 from v3recon.reconstruct.texture import Appearance
 from v3recon.reconstruct.values import OutputChoice, to_numpy
@@ -45,6 +47,13 @@ _TITLE_HEIGHT = 20
 
 
 _BACKGROUND, _INK = 250, (45, 45, 50)
+
+
+_SIDES = {"shape from its right": 45.0, "from its left side": -90.0, "from behind": 180.0}
+
+
+_AWAY = 6.5
+"""Decimeters that a head is moved away from the camera to be seen whole."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +153,10 @@ def reconstruction_panels(
     landmarks: Mapping[str, Points] | None = None,
     labels: npt.NDArray[np.integer] | None = None,
     part_bits: npt.NDArray[np.uint8] | None = None,
+    seen: npt.NDArray[np.integer] | None = None,
+    turned: Mapping[str, Image] | None = None,
 ) -> list[Panel]:
-    """The panels of 3DDFA_V3's result picture, those whose product is given.
+    """The panels of 3DDFA_V3's result picture and after them ours, those whose product is given.
 
     Args:
         image: the photo in the panel frame.
@@ -154,6 +165,8 @@ def reconstruction_panels(
         landmarks: name -> [N, 2] panel pixels.
         labels: [H, W] visible parts, 0…8.
         part_bits: [H, W], bit p is set where part p is, each part drawn alone.
+        seen: [H, W] what the photo shows, numbers of `networks.encoder.SEEN_NAMES`.
+        turned: title -> the grey shape from another side.
     """
     panels = [Panel("input", image)]
     if shape is not None:
@@ -168,6 +181,9 @@ def reconstruction_panels(
         for index, name in enumerate(PART_NAMES):
             own = (part_bits >> index & 1) * np.uint8(index + 1)
             panels.append(Panel(name.replace("_", " "), overlay_labels(image, own)))
+    if seen is not None:
+        panels.append(Panel("seen, with what covers it", overlay_labels(image, seen)))
+    panels += [Panel(title, picture) for title, picture in (turned or {}).items()]
     return panels
 
 
@@ -265,8 +281,40 @@ def draw_sheet(
         },
         labels=labels if choice.seg_visible else None,
         part_bits=bits if choice.seg else None,
+        seen=_seen_panel(face, matrix) if choice.seg_seen else None,
+        turned=_turned_shapes(face),
     )
     return contact_sheet(panels)
+
+
+def _seen_panel(face: Face, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8] | None:
+    """What the photo shows, in the panel frame; None where the network does not tell."""
+    if face.seen is None:
+        return None
+    to_panel_frame = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
+    size = (PANEL_SIZE, PANEL_SIZE)
+    return seen_in_photo(face.seen[None], to_panel_frame, face.camera, size)[0]
+
+
+def _turned_shapes(face: Face) -> dict[str, Image]:
+    """The grey shape of a whole head from three sides; nothing of a model of the face alone."""
+    model = face.model
+    if model.group_labels is None:
+        return {}
+    shape = face.decoded.model_vertices
+    middle = (shape.amin(1) + shape.amax(1)) / 2
+    yaw = torch.deg2rad(torch.tensor(list(_SIDES.values())))
+    rotation = euler_to_matrix(torch.stack([0 * yaw, yaw, 0 * yaw], 1)).to(shape)
+    size = (PANEL_SIZE, PANEL_SIZE)
+    with full_precision(), threads_limited(1):
+        vertices = (shape - middle) @ rotation
+        vertices = vertices - vertices.new_tensor([0, 0, _AWAY])
+        normals = model.normals(shape) @ rotation
+        clip = to_clip(vertices, face.camera, size)
+        fragments = rasterize(clip, model.faces, size, face.batch.rasterizer)
+        pictures, masks = render_shape(normals, fragments, model.faces)
+    pictures = pictures * masks + (1 - masks) * (_BACKGROUND / 255)
+    return {title: _picture(pictures[k : k + 1]) for k, title in enumerate(_SIDES)}
 
 
 def _picture(image: torch.Tensor) -> np.ndarray:

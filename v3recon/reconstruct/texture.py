@@ -13,11 +13,15 @@ from v3recon.geometry.camera import to_clip
 from v3recon.geometry.spherical_harmonics import shade_sh
 from v3recon.reconstruct.faces import Face, Faces
 from v3recon.reconstruct.precision import full_precision
+from v3recon.reconstruct.seen import cover_at
 from v3recon.render.rasterize import rasterize
 from v3recon.render.visibility import visible_vertices
 from v3recon.uv.bake import uv_layout
 from v3recon.uv.texture_extraction import ExtractedTexture
 from v3recon.uv.texture_extraction import extract_texture as extract_uv_texture
+
+_COVERED = 0.5
+"""Probability of something before a vertex from which the photo does not show it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,8 @@ class Appearance:
 
     Attributes:
         normals: [N, V, 3] unit normals, world frame.
-        visible: [N, V] bool, vertices that the camera sees at the resolution of the crop.
+        visible: [N, V] bool, vertices that the camera sees at the resolution of the crop; those
+            of the face's parts only where no hair, glasses or hand is before them.
         colors: [N, V, 3] RGB, the model's albedo under the estimated light; 0…1 where not over-lit.
     """
 
@@ -48,6 +53,9 @@ def make_appearance(faces: Faces, rasterizer: str | None = None) -> Appearance:
         clip = to_clip(faces.decoded.vertices, faces.camera, size)
         fragments = rasterize(clip, model.faces, size, rasterizer or faces.rasterizer)
         visible = visible_vertices(fragments, model.faces, normals)
+        if faces.seen is not None:
+            cover = cover_at(faces.seen, faces.decoded.points_2d, faces.camera)
+            visible = visible & ~((cover > _COVERED) & (model.part_labels > 0))
         colors = shade_sh(model.albedo(faces.coeffs.alb), normals, faces.coeffs.sh)
     return Appearance(normals, visible, colors)
 

@@ -32,6 +32,7 @@ class OutputChoice:
         landmarks: names of LANDMARK_SETS.
         seg: eight part masks.
         seg_visible: label map of the visible parts.
+        seg_seen: what the photo really shows, with hair, glasses and other things before the face.
         model_texture: OBJ with the model's own colours.
         extracted_texture: OBJs with the photo's colours.
         texture_size: side of the texture picture, texels.
@@ -41,6 +42,7 @@ class OutputChoice:
     landmarks: tuple[str, ...] = tuple(LANDMARK_SETS)
     seg: bool = True
     seg_visible: bool = True
+    seg_seen: bool = True
     model_texture: bool = True
     extracted_texture: bool = True
     texture_size: int = 1024
@@ -168,7 +170,10 @@ def face_arrays(
         "points_photo": to_numpy(face.points_photo),
         "visible": appearance.visible[0].cpu().numpy(),
         "quality": np.array(face.quality),
+        "visibility_68": to_numpy(face.visibility_68),
     }
+    if face.seen is not None and choice.seg_seen:
+        arrays["seen"] = face.seen.argmax(0).to(torch.uint8).cpu().numpy()
     if face.detection is not None:
         arrays["detection_box"] = face.detection.box.numpy()
         arrays["detection_score"] = np.array(face.detection.score)
