@@ -16,7 +16,7 @@ LAYERS = (
     {"decode", "losses", "networks", "detection", "uv"},
     {"reconstruct"},
     {"fitting"},
-    {"data", "photohead"},
+    {"data", "photohead", "video"},
     {"training", "evaluation", "part_masks", "synthetic_data"},
     {"cli"},
     {"demo", "train", "__main__"},
@@ -29,6 +29,7 @@ LOWEST_ONLY = {"losses"}
 ONE_OWNER = {
     "pillow_heif": "v3recon/io/_image_plugins.py",
     "pillow_jxl": "v3recon/io/_image_plugins.py",
+    "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",
     "retinaface": "v3recon/detection/retinaface.py",

@@ -1,0 +1,127 @@
+"""`v3recon track VIDEO`: faces of a video into an overlay, values, CSV and animated GLB."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from v3recon.cli.reconstruct import INTERRUPTED, make_folder
+from v3recon.io.messages import say_anything
+
+EPILOG = """A run that was stopped goes on where it was when it is started again in the same way.
+Exit status: 0 done, 1 no face in the video, 2 wrong usage or a file that is no video."""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line.
+
+    Raises:
+        SystemExit: after --help, or with status 2 for flags that cannot be understood.
+    """
+    parser = argparse.ArgumentParser(
+        prog="v3recon track",
+        description="Follow the faces of a video. Writes SAVEPATH/NAME.mp4 (landmarks drawn, sound "
+        "kept) and for each person NAME_face1.npz (values of every frame); with a face model that "
+        "has ARKit's shapes also NAME_face1.csv (Live Link Face) and NAME_face1.glb (animated).",
+        epilog=EPILOG,
+    )
+    add = parser.add_argument
+    add("video", type=Path, help="a file of any format that FFmpeg reads")
+    add("-s", "--savepath", type=Path, default=Path("results"), help="folder (default: results)")
+    add(
+        "--smoothing",
+        choices=("offline", "live", "none"),
+        default="offline",
+        help="offline: frames before and after, no lag; live: One Euro (default: offline)",
+    )
+    for flag, what in (
+        ("overlay", "the video with landmarks drawn"),
+        ("values", "values as .npz"),
+        ("live-link", "Live Link Face CSV"),
+        ("glb", "animated head"),
+    ):
+        add(f"--no-{flag}", action="store_true", help=f"leave out {what}")
+    add("--texture-size", type=int, default=1024, help="texels of the head's (default: 1024)")
+    add("--face-model", help="photoface, photohead, bfm, or a file, instead of the assets'")
+    add("--assets", type=Path, help="official 3DDFA_V3 assets, or a checkpoint")
+    add("--weights", type=Path, help="a checkpoint, instead of the assets'")
+    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
+    add("--device", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
+    add("--max-people", type=int, help="only so many of a frame's largest new faces")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    say_anything()
+    try:
+        options = parse_arguments(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        return _track(options)
+    except ValueError as error:
+        print(f"v3recon track: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _track(options: argparse.Namespace) -> int:
+    # Slow to import, and not needed to explain the flags.
+    from v3recon.reconstruct.glb import has_arkit_shapes
+    from v3recon.reconstruct.reconstructor import FaceReconstructor
+    from v3recon.video.frames import read_video_info
+    from v3recon.video.track import TrackOptions, track_video
+
+    if not 16 <= options.texture_size <= 8192:
+        raise ValueError(f"--texture-size: 16…8192 texels, not {options.texture_size}")
+    info = read_video_info(options.video)
+    make_folder(options.savepath)
+    reconstructor = FaceReconstructor.from_pretrained(
+        options.assets,
+        face_model=options.face_model,
+        weights=options.weights,
+        backbone=options.backbone,
+        device=options.device,
+        max_faces=options.max_people,
+    )
+    wanted = TrackOptions(
+        smoothing=options.smoothing,
+        overlay=not options.no_overlay,
+        values=not options.no_values,
+        live_link=not options.no_live_link,
+        glb=not options.no_glb,
+        texture_size=options.texture_size,
+    )
+    started = time.perf_counter()
+    with tqdm(total=info.frame_count or None, unit="frame", disable=None) as bar:
+
+        def progress(step: str, done: int) -> None:
+            bar.set_description(step, refresh=False)
+            bar.update(done - bar.n)
+
+        result = track_video(options.video, reconstructor, options.savepath, wanted, progress)
+    seconds = time.perf_counter() - started
+    for take in result.takes:
+        first, last = take.times[0], take.times[-1]
+        print(f"face {take.person}: {len(take)} frames, {first:.2f} to {last:.2f} s")
+    if result.announced > result.frame_count + 1:
+        print(f"the file says {result.announced} frames; {result.frame_count} could be read")
+    if result.takes and not has_arkit_shapes(reconstructor.model):
+        name = reconstructor.model.name
+        print(f"no CSV and GLB: face model {name} has no ARKit shapes (photohead has them)")
+    print(
+        f"{result.frame_count} frames, {result.shots} shots, {len(result.takes)} faces; "
+        f"{seconds:.1f} s; results in {options.savepath}"
+    )
+    return 0 if result.takes else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Faces in video: frames in, people followed, their coefficients filtered, files out."""
