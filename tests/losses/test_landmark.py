@@ -3,13 +3,13 @@ import math
 import pytest
 import torch
 
+from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.losses.landmark import (
     gather_landmarks,
     landmark_loss,
     landmark_weights_68,
-    march_contour_index,
 )
 
 
@@ -42,7 +42,7 @@ def test_gradcheck(generator):
 def test_marched_contour_equals_the_reference(golden):
     """Golden `ldm106_2d`: 33 marched points, then the rest of the 106, drawn with roll."""
     points = project(golden["posed"], Camera())
-    index = march_contour_index(
+    index = march_contour_2d(
         points, golden["parallel"].long(), golden["coeffs"][:, 226], int(golden["ldm106"][16])
     )
     marched = gather_landmarks(points, index)
@@ -61,8 +61,8 @@ def test_march_does_not_depend_on_roll(generator):
         project(shape @ euler_to_matrix(torch.tensor([[0.1, 0.3, roll]])), Camera())
         for roll in (0.0, 0.8)
     )
-    one = march_contour_index(upright, lines, torch.tensor([0.0]), 7)
-    two = march_contour_index(rolled, lines, torch.tensor([0.8]), 7)
+    one = march_contour_2d(upright, lines, torch.tensor([0.0]), 7)
+    two = march_contour_2d(rolled, lines, torch.tensor([0.8]), 7)
     assert one.tolist() == two.tolist() and one[0, 2] == 7 and one[0, 0] < 5
     for line in range(5):
         x = upright[0, lines[line][lines[line] >= 0], 0]

@@ -15,10 +15,10 @@ from v3recon.cli.train import main
 from v3recon.data.face_samples import NOT_LABELED, FaceBatch, part_aims
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
-from v3recon.losses.landmark import march_contour_index
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
 from v3recon.render.rasterize import rasterize
 from v3recon.training.face_objective import (
@@ -125,7 +125,7 @@ def test_marked_jaw_points_may_be_the_jaw_or_the_outline(points, model):
     decoded = decode(estimate.coeffs, model, rotation=estimate.rotation)
     roll = torch.full((3,), -0.2)
     chin = int(model.landmarks_106[16])
-    index = march_contour_index(decoded.points_2d, model.contour_lines, roll, chin)[:, ::2]
+    index = march_contour_2d(decoded.points_2d, model.contour_lines, roll, chin)[:, ::2]
     outline = batch.marked.clone()
     outline[:, :17] = decoded.points_2d.gather(1, index[..., None].expand(-1, -1, 2))
     assert (outline - batch.marked).norm(dim=-1).max() > 3

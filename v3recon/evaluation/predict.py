@@ -20,7 +20,6 @@ from v3recon.detection.crop import (
 from v3recon.detection.detect import detect_faces
 from v3recon.evaluation.options import EvaluateOptions
 from v3recon.evaluation.report import NO_FACE, Report
-from v3recon.face_models.landmarks import CONTOUR_68
 from v3recon.io.messages import one_line
 from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
@@ -147,8 +146,7 @@ def run_cases(
 
 def landmarks_68_of(face: Face) -> tuple[Tensor, Tensor]:
     """The 68 points [68, 2] in photo pixels: fixed vertices, and with the jaw on the outline."""
-    marched = torch.cat([face.landmarks_106_2d[CONTOUR_68], face.landmarks_68[17:]])
-    return face.landmarks_68, marched
+    return face.landmarks_68, face.landmarks_68_2d
 
 
 def choose_detection(found: Sequence[Detection], place: FacePlace) -> Detection | None:

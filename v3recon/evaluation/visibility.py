@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from v3recon.evaluation.marked import reconstruct_marked
@@ -13,7 +12,6 @@ from v3recon.evaluation.report import Report, Table, WorstCases, number
 from v3recon.face_models.landmarks import INNER_51
 from v3recon.io.photo_index import HIDDEN, SELF_OCCLUDED, VISIBLE
 from v3recon.reconstruct.faces import Face
-from v3recon.reconstruct.texture import make_appearance
 
 KINDS: dict[str, tuple[int, ...]] = {
     "turned away": (SELF_OCCLUDED,),
@@ -55,23 +53,11 @@ def evaluate_visibility(options: VisibilityOptions) -> tuple[Report, WorstCases]
     if not reads_occluders:
         report.notes.append(
             "the reconstruction says nothing about occluders: scores are of the shape alone, how "
-            "far each point faces the camera and whether something of the face lies before it"
+            "far each point faces the camera"
         )
     return report, WorstCases(0)
 
 
 def landmark_visibility(face: Face) -> tuple[Tensor, bool]:
-    """Visibility [68] of the landmarks, more is more visible; and whether it knows occluders.
-
-    The reconstruction's own `visibility_68` where it has one, else from the mesh: the cosine
-    between normal and camera, less one where the face itself lies before the point.
-    """
-    own = getattr(face, "visibility_68", None)
-    if own is not None:
-        return own.double().cpu(), True
-    appearance = make_appearance(face.batch)
-    index = face.model.landmarks_68
-    toward = face.decoded.vertices.new_tensor([0.0, 0.0, face.camera.distance])
-    ray = torch.nn.functional.normalize(toward - face.decoded.vertices[0, index], dim=1)
-    cosine = (appearance.normals[0, index] * ray).sum(1)
-    return (cosine + appearance.visible[0, index].to(cosine) - 1).double().cpu(), False
+    """Visibility [68] of the landmarks, more is more visible; and whether it knows occluders."""
+    return face.visibility_68.double().cpu(), face.seen is not None

@@ -76,11 +76,46 @@ def march_contour(
         upright = euler_to_matrix(angle * angle.new_tensor([1, 1, 0]))
         candidates = model_vertices[:, lines.clamp(min=0).reshape(-1)] @ upright + trans[:, None]
         x = project(candidates, camera or Camera())[..., 0].unflatten(1, lines.shape)
-        to_left = torch.arange(len(lines), device=lines.device) < CHIN_LINE
-        cost = torch.where(to_left[:, None], x, -x).masked_fill(lines < 0, torch.inf)
-        slot = cost.argmin(2)  # [B, 33]
-        index = lines.expand(len(model_vertices), -1, -1).gather(2, slot[..., None])[..., 0]
-        index[:, CHIN_LINE] = model.landmarks_106[CHIN_LINE]
+        return _outermost(x, lines, int(model.landmarks_106[CHIN_LINE]))
+
+
+@torch.no_grad()
+def march_contour_2d(points_2d: Tensor, lines: Tensor, roll: Tensor, chin: int) -> Tensor:
+    """`march_contour` for points that are projected already, whatever they are numbered by.
+
+    The roll is taken out in the picture, so that perspective is that of the rolled head: where two
+    vertices of a line lie equally far out, the choice may differ from `march_contour`'s.
+
+    Args:
+        points_2d: [B, P, 2] pixels, y down.
+        lines: [N, K] numbers of points of N (odd) lines, each filled up with -1.
+        roll: [B] radians, as in `geometry.rotation.euler_to_matrix`.
+        chin: number of the middle line's point, which does not march.
+
+    Returns:
+        [B, N] numbers of points.
+    """
+    assert points_2d.ndim == 3 and lines.ndim == 2, lines.shape
+    cos, sin = roll.cos()[:, None, None], roll.sin()[:, None, None]
+    x, y = points_2d[:, lines.clamp(min=0)].unbind(-1)  # [B, N, K]
+    # y points down here, so turning back by the roll is x cos - y sin, not x cos + y sin.
+    return _outermost(x * cos - y * sin, lines, chin)
+
+
+def _outermost(x: Tensor, lines: Tensor, chin: int) -> Tensor:
+    """[B, N] the point of each line with the smallest x (viewer's left) or the greatest.
+
+    Args:
+        x: [B, N, K] of the lines' points in the upright picture.
+        lines: [N, K], -1 where a line has ended.
+        chin: the middle line's point.
+    """
+    middle = len(lines) // 2
+    to_left = torch.arange(len(lines), device=lines.device) < middle
+    cost = torch.where(to_left[:, None], x, -x).masked_fill(lines < 0, torch.inf)
+    slot = cost.argmin(2)
+    index = lines.expand(len(x), -1, -1).gather(2, slot[..., None])[..., 0]
+    index[:, middle] = chin
     return index
 
 

@@ -20,7 +20,12 @@ from torch import Tensor
 
 from v3recon.decode import decode
 from v3recon.detection.crop import CropTransform
-from v3recon.face_models.landmarks import landmark_points, march_contour, marched_landmarks_106
+from v3recon.face_models.landmarks import (
+    CONTOUR_68,
+    landmark_points,
+    march_contour,
+    marched_landmarks_106,
+)
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
@@ -98,6 +103,11 @@ class Faces:
     def landmarks_68(self) -> Tensor:
         """[N, 68, 2] iBUG's 68 points, photo pixels."""
         return self._landmarks(self.model.landmarks_68)
+
+    @cached_property
+    def landmarks_68_2d(self) -> Tensor:
+        """[N, 68, 2] photo pixels, the jaw where the outline is seen, as people mark it."""
+        return torch.cat([self.landmarks_106_2d[:, CONTOUR_68], self.landmarks_68[:, 17:]], 1)
 
     @property
     def landmarks_106(self) -> Tensor:
@@ -330,6 +340,11 @@ class Face:
     def landmarks_68(self) -> Tensor:
         """[68, 2] iBUG's 68 points, photo pixels."""
         return self.batch.landmarks_68[0]
+
+    @property
+    def landmarks_68_2d(self) -> Tensor:
+        """[68, 2] photo pixels, the jaw where the outline is seen, as people mark it."""
+        return self.batch.landmarks_68_2d[0]
 
     @property
     def landmarks_106(self) -> Tensor:

@@ -17,11 +17,11 @@ from v3recon.data.augment import CROP_SIZE
 from v3recon.data.draw_heads import detector_surface
 from v3recon.data.face_samples import NOT_LABELED, PART_SIDE, FaceBatch, part_anchors
 from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import matrix_to_euler
-from v3recon.losses.landmark import march_contour_index
 from v3recon.losses.part_distribution import (
     above_brows,
     part_distribution_loss,
@@ -273,7 +273,7 @@ def jaw_difference(
             points.contour_lines,
             int(points.contour_lines[len(points.contour_lines) // 2, 0]),
         )
-        index = march_contour_index(outline, lines, roll, chin)[:, ::2]
+        index = march_contour_2d(outline, lines, roll, chin)[:, ::2]
     marched = points.contour_pixels(estimate, index)
     fixed, moving = marked[:, JAW] - target[:, JAW], marched - target[:, JAW]
     nearer = moving.square().sum(-1, keepdim=True) < fixed.square().sum(-1, keepdim=True)

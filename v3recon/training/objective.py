@@ -21,13 +21,13 @@ from v3recon.data.part_targets import (
     part_target_statistics,
 )
 from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
-from v3recon.face_models.landmarks import NOSE_TIP_68
+from v3recon.face_models.landmarks import NOSE_TIP_68, march_contour_2d
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS, LIP_LABELS, SKIN_LABEL
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.geometry.spherical_harmonics import irradiance
-from v3recon.losses.landmark import gather_landmarks, march_contour_index
+from v3recon.losses.landmark import gather_landmarks
 from v3recon.losses.parameter_distance import (
     AFFINE_SIZE,
     vdc_loss,
@@ -363,7 +363,7 @@ def marched_rows(posed: Posed, coeffs: FaceCoeffs, face: TrainingFace) -> Tensor
     """
     chin = int(face.landmarks[JAW // 2])
     roll = coeffs.angle.detach()[:, 2]
-    marched = march_contour_index(posed.points_2d, face.contour, roll, chin)
+    marched = march_contour_2d(posed.points_2d, face.contour, roll, chin)
     rows = face.landmarks.expand(len(marched), -1)
     toward_right = posed.normals[:, face.landmarks[NOSE_TIP_68], :1]  # x of the facing direction
     left = torch.arange(JAW, device=rows.device) < JAW // 2
