@@ -16,8 +16,8 @@ LAYERS = (
     {"decode", "losses", "networks", "detection", "uv"},
     {"reconstruct"},
     {"fitting"},
-    {"data", "photohead", "video"},
-    {"training", "evaluation", "part_masks", "synthetic_data"},
+    {"data", "photohead", "video", "light"},
+    {"training", "export", "evaluation", "part_masks", "synthetic_data"},
     {"cli"},
     {"demo", "train", "__main__"},
 )
@@ -29,6 +29,8 @@ LOWEST_ONLY = {"losses"}
 ONE_OWNER = {
     "pillow_heif": "v3recon/io/_image_plugins.py",
     "pillow_jxl": "v3recon/io/_image_plugins.py",
+    "onnxruntime": "v3recon/light/files.py",
+    "onnx": "v3recon/export/onnx_files.py",
     "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",

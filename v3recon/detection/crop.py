@@ -9,12 +9,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
+from v3recon.detection.crop_pixels import crop_image as crop_image
 from v3recon.face_models.bfm import five_points
 from v3recon.geometry.affine2d import (
     affine_scale_2d,
@@ -38,8 +38,8 @@ FIVE_POINT_RULE = {"name": "five_points"}
 
 
 # From a detector's box to the box of the 68 landmarks, in longer sides of the former.
-_BOX_SHIFT = (0.01, 0.134)
-_BOX_SCALE = 0.811
+BOX_SHIFT = (0.01, 0.134)
+BOX_SCALE = 0.811
 
 
 @dataclass(frozen=True)
@@ -192,8 +192,8 @@ def landmark_box_of(detection: Detection) -> tuple[Tensor, float]:
     """
     corners = detection.box.double().reshape(2, 2)
     longer = float((corners[1] - corners[0]).max())
-    shift = torch.tensor(_BOX_SHIFT, dtype=torch.float64) * longer
-    return corners.mean(0) + shift, _BOX_SCALE * longer
+    shift = torch.tensor(BOX_SHIFT, dtype=torch.float64) * longer
+    return corners.mean(0) + shift, BOX_SCALE * longer
 
 
 def input_matrix(matrix: Tensor, size: int, camera: Camera) -> Tensor:
@@ -203,48 +203,6 @@ def input_matrix(matrix: Tensor, size: int, camera: Camera) -> Tensor:
     centres.
     """
     return compose_affine_2d(resize_affine_2d(size / camera.image_size).to(matrix), matrix)
-
-
-def crop_image(image_np: np.ndarray, matrix: Tensor | np.ndarray, size: int) -> np.ndarray:
-    """Warp a photo into a square without aliasing; reads only the region it needs.
-
-    Shrinks by area averaging to at most twice the resolution wanted, smooths what is left over,
-    then samples bilinearly. Outside of the photo is black.
-
-    Args:
-        image_np: [H, W, 3] uint8 RGB.
-        matrix: [2, 3] photo pixels to pixels of the square; a similarity.
-        size: of the square.
-
-    Returns:
-        [size, size, 3] uint8 RGB.
-    """
-    to_square = np.asarray(matrix, np.float64)
-    linear = to_square[:, :2]
-    scale = math.sqrt(abs(np.linalg.det(linear)))
-    shrink = max(1, math.floor(1 / scale + 1e-9))
-    corners = np.array([[-1, -1], [size, -1], [-1, size], [size, size]], np.float64)
-    corners = (corners - to_square[:, 2]) @ np.linalg.inv(linear).T
-    margin = 3 * shrink
-    height, width = image_np.shape[:2]
-    left, top = np.clip(np.floor(corners.min(0)) - margin, 0, [width, height]).astype(int)
-    right, bottom = np.clip(np.ceil(corners.max(0)) + margin, 0, [width, height]).astype(int)
-    if right <= left or bottom <= top:
-        return np.zeros((size, size, 3), np.uint8)
-    region = image_np[top:bottom, left:right]
-    ratio = np.ones(2)
-    if shrink > 1:
-        small = (max(1, (right - left) // shrink), max(1, (bottom - top) // shrink))
-        ratio = np.array([(right - left) / small[0], (bottom - top) / small[1]])
-        region = cv2.resize(region, small, interpolation=cv2.INTER_AREA)
-    leftover = scale * float(ratio.mean())
-    if leftover < 0.95:
-        sigma = 0.45 * math.sqrt(1 / leftover**2 - 1)
-        region = cv2.GaussianBlur(region, (0, 0), sigma)
-    # Pixel p of the region is photo pixel (p + 0.5) * ratio - 0.5 + (left, top).
-    offset = linear @ (0.5 * ratio - 0.5 + [left, top]) + to_square[:, 2]
-    warp = np.concatenate([linear * ratio, offset[:, None]], 1)
-    return cv2.warpAffine(np.ascontiguousarray(region), warp, (size, size), flags=cv2.INTER_LINEAR)
 
 
 def resize_crop(image_np: np.ndarray, size: int) -> np.ndarray:

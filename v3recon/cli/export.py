@@ -1,0 +1,61 @@
+"""`v3recon export onnx FOLDER`: networks and face model as files that run without torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from v3recon.io.messages import say_anything
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit status (2 for wrong usage or missing files)."""
+    say_anything()
+    parser = argparse.ArgumentParser(
+        prog="v3recon export",
+        description="Write network, mesh decoder, detector and face model for onnxruntime; "
+        "v3recon.light.OnnxReconstructor reads the folder without torch.",
+    )
+    parser.add_argument("kind", choices=("onnx",))
+    parser.add_argument("folder", type=Path, help="made if absent")
+    parser.add_argument("--weights", type=Path, help="a checkpoint (default: the package's)")
+    parser.add_argument("--face-model", help="of the checkpoint (default: the package's)")
+    parser.add_argument("--batch", type=int, help="faces at once (default: any number)")
+    try:
+        options = parser.parse_args(argv)
+        return _export(options)
+    except ValueError as error:
+        print(f"v3recon export: {error}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 2
+
+
+def _export(options: argparse.Namespace) -> int:
+    # Slow to import, and not needed to explain the flags.
+    from v3recon.export.onnx_files import export_onnx
+    from v3recon.face_models.load import load_face_model
+    from v3recon.networks.checkpoints import load_checkpoint
+    from v3recon.reconstruct.assets import find_assets
+
+    if options.batch is not None and options.batch < 1:
+        raise ValueError(f"--batch: at least 1, not {options.batch}")
+    assets = find_assets(None, face_model=options.face_model, weights=options.weights)
+    model = load_face_model(assets.face_model)
+    loaded = load_checkpoint(assets.weights, model)
+    files = export_onnx(
+        options.folder,
+        loaded.regressor,
+        model,
+        loaded.description.crop_rule,
+        input_size=loaded.regressor.input_size,
+        batch=options.batch,
+    )
+    for path in files:
+        print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Reconstruction from exported ONNX files: numpy, OpenCV and onnxruntime, without torch."""
