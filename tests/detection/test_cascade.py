@@ -9,11 +9,8 @@ import torch
 from skimage.data import astronaut
 
 from v3recon.detection import _cascade
-from v3recon.detection._cascade import load_stages, run_cascade
-
-
-def tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(picture).permute(2, 0, 1).float()
+from v3recon.detection._cascade import PairMax, load_stages, run_cascade
+from v3recon.detection.sum_table import SumTable
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +31,7 @@ def test_the_same_as_facenet_pytorch(stages, picture):
     twin = facenet.MTCNN(keep_all=True, min_face_size=20).eval()
     boxes, scores, points = twin.detect(np.ascontiguousarray(picture), landmarks=True)
     boxes, scores, points = (np.array(values, float) for values in (boxes, scores, points))
-    found = run_cascade(tensor(np.ascontiguousarray(picture)), stages, 20)
+    found = run_cascade(picture, stages, 20)
     order, own = np.argsort(-scores), found.scores.argsort(descending=True)
     assert len(boxes) == len(found.boxes) >= 1
     np.testing.assert_allclose(found.boxes[own], boxes[order], atol=1e-2)
@@ -44,7 +41,7 @@ def test_the_same_as_facenet_pytorch(stages, picture):
 
 def test_values_of_facenet_pytorch(stages):
     """What facenet-pytorch 2.6.0 found in the same pixels."""
-    found = run_cascade(tensor(np.ascontiguousarray(astronaut()[:300, 100:400])), stages, 20)
+    found = run_cascade(astronaut()[:300, 100:400], stages, 20)
     np.testing.assert_allclose(found.boxes, [[82.029, 60.552, 168.114, 173.833]], atol=0.02)
     np.testing.assert_allclose(found.scores, [0.999909], atol=1e-5)
     points = [[104.357, 100.714], [147.125, 103.981], [124.469, 128.911]]
@@ -54,7 +51,7 @@ def test_values_of_facenet_pytorch(stages):
 
 @pytest.mark.parametrize("size", [(12, 400), (20, 20), (1, 1), (300, 300)])
 def test_pictures_without_a_face(stages, size):
-    found = run_cascade(torch.full((3, *size), 128.0), stages, 20)
+    found = run_cascade(np.full((*size, 3), 128, np.uint8), stages, 20)
     assert found.boxes.shape == (0, 4) and found.points.shape == (0, 5, 2)
     assert found.scores.shape == (0,)
 
@@ -73,8 +70,33 @@ def test_a_detail_of_a_better_face_is_dropped():
 
 
 def test_views_beyond_the_border_are_cut(stages):
-    picture = tensor(astronaut())
+    picture = SumTable(astronaut())
     boxes = torch.tensor([[-50.0, -50, 60, 60], [600, 600, 700, 700], [180, 70, 280, 190]])
     with torch.no_grad():
         kept, score, *_ = _cascade._look_closer(picture, boxes, stages[1], 0)
     assert torch.equal(kept, boxes[2:]) and float(score[0]) > 0.9
+
+
+@pytest.mark.parametrize("size", [(6, 8), (7, 9), (5, 4), (1, 1)])
+def test_pairs_are_pooled_as_torch_does(size):
+    values = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.max_pool2d(values, 2, 2, ceil_mode=True)
+    assert torch.equal(PairMax()(values), expected)
+
+
+def test_views_are_torchs_area_averages():
+    picture = np.random.default_rng(0).integers(0, 255, (61, 83, 3)).astype(np.uint8)
+    table, tensor = SumTable(picture), torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+
+    def averaged(part: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+        views = torch.nn.functional.interpolate(part, size=size, mode="area")
+        return views[0].permute(1, 2, 0).numpy()
+
+    for size in ((61, 83), (20, 31), (7, 100)):
+        np.testing.assert_allclose(table.resized(*size), averaged(tensor, size), atol=1e-3)
+    corners = np.array([[0, 0, 83, 61], [10, 5, 30, 40], [80, 59, 83, 61]])
+    views = table.views(corners, 24)
+    for view, (left, top, right, bottom) in zip(views, corners, strict=True):
+        part = tensor[:, :, top:bottom, left:right]
+        np.testing.assert_allclose(view, averaged(part, (24, 24)), atol=1e-3)
+    assert table.views(corners[:0], 24).shape == (0, 24, 24, 3)

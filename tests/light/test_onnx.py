@@ -17,7 +17,6 @@ from v3recon.detection.detect import detect_faces
 from v3recon.export.onnx_files import export_onnx, padded_rows
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
-from v3recon.light.cascade import SumTable
 from v3recon.light.files import ABOUT, COEFFICIENTS, NETWORK, Network, files_of
 from v3recon.light.reconstructor import OnnxReconstructor
 from v3recon.networks.face_regressor import FaceRegressor, FaceRegressorConfig
@@ -110,20 +109,6 @@ def test_the_new_network_is_exported_exactly(tmp_path):
     export_onnx(tmp_path / "b", network, model, rule, input_size=160, batch=1)
     with pytest.raises(Exception, match="image"):
         Network(tmp_path / "b" / NETWORK, 1)(image=image.numpy())
-
-
-def test_views_are_torchs_area_averages():
-    picture = np.random.default_rng(0).integers(0, 255, (61, 83, 3)).astype(np.uint8)
-    table, tensor = SumTable(picture), torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-    for size in ((61, 83), (20, 31), (7, 100)):
-        expected = torch.nn.functional.interpolate(tensor, size=size, mode="area")
-        np.testing.assert_allclose(table.resized(*size), expected.numpy(), atol=1e-3)
-    corners = np.array([[0, 0, 83, 61], [10, 5, 30, 40], [80, 59, 83, 61]])
-    views = table.views(corners, 24)
-    for view, (left, top, right, bottom) in zip(views, corners, strict=True):
-        part = tensor[:, :, top:bottom, left:right]
-        expected = torch.nn.functional.interpolate(part, size=(24, 24), mode="area")[0]
-        np.testing.assert_allclose(view, expected.numpy(), atol=1e-3)
 
 
 def test_rows_of_a_sparse_matrix_are_padded():

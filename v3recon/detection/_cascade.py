@@ -15,7 +15,9 @@ from importlib import resources
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import pad
+
+from v3recon.detection.sum_table import SumTable
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 """Least score that each of the three networks keeps."""
@@ -66,6 +68,18 @@ class Stage(nn.Module):
         return classes.softmax(1)[:, 1], *others
 
 
+class PairMax(nn.Module):
+    """`nn.MaxPool2d(2, 2, ceil_mode=True)`; of large maps on the CPU nine times as fast."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, C, ceil(H / 2), ceil(W / 2)]."""
+        odd = values.shape[2] % 2, values.shape[3] % 2
+        if any(odd):
+            values = pad(values, (0, odd[1], 0, odd[0]), value=-torch.inf)
+        rows = torch.maximum(values[:, :, ::2], values[:, :, 1::2])
+        return torch.maximum(rows[..., ::2], rows[..., 1::2])
+
+
 def load_stages(device: torch.device | str = "cpu") -> tuple[Stage, Stage, Stage]:
     """The three networks with the weights in the package (`detection/data/README.md`)."""
     stages = make_stages()
@@ -76,7 +90,10 @@ def load_stages(device: torch.device | str = "cpu") -> tuple[Stage, Stage, Stage
             keys = [key for key in arrays.files if key.startswith(start)]
             state = {key.removeprefix(start): torch.from_numpy(arrays[key]) for key in keys}
             stage.load_state_dict(state)
-    first, second, third = (stage.float().to(device).eval() for stage in stages)
+    layout = torch.channels_last
+    first, second, third = (
+        stage.float().to(device, memory_format=layout).eval() for stage in stages
+    )
     return first, second, third
 
 
@@ -87,7 +104,7 @@ def make_stages() -> tuple[Stage, Stage, Stage]:
         return [nn.Conv2d(inputs, outputs, size), nn.PReLU(outputs)]
 
     def pool(size: int) -> nn.Module:
-        return nn.MaxPool2d(size, 2, ceil_mode=True)
+        return PairMax() if size == 2 else nn.MaxPool2d(size, 2, ceil_mode=True)
 
     def dense(inputs: int, outputs: int) -> list[nn.Module]:
         return [nn.Flatten(), nn.Linear(inputs, outputs), nn.PReLU(outputs)]
@@ -105,20 +122,21 @@ def make_stages() -> tuple[Stage, Stage, Stage]:
     )
 
 
-def run_cascade(picture: Tensor, stages: tuple[Stage, Stage, Stage], min_size: int) -> Found:
+def run_cascade(picture: np.ndarray, stages: tuple[Stage, Stage, Stage], min_size: int) -> Found:
     """Faces of a picture in no particular order.
 
     Args:
-        picture: [3, H, W] float32 RGB, 0…255, on the networks' device.
+        picture: [H, W, 3] uint8 RGB.
         stages: of `load_stages`.
         min_size: smallest face, pixels, at most the shorter side.
     """
+    table = SumTable(picture)
     with torch.no_grad():
-        boxes = _propose(picture, stages[0], min_size)
-        boxes, score, correction = _look_closer(picture, boxes, stages[1], 0)
+        boxes = _propose(table, stages[0], min_size)
+        boxes, score, correction = _look_closer(table, boxes, stages[1], 0)
         kept = _best(boxes, score, 0.7)
         boxes = _squared(_corrected(boxes[kept], correction[kept], 1))
-        boxes, score, correction, offsets = _look_closer(picture, boxes, stages[2], 1)
+        boxes, score, correction, offsets = _look_closer(table, boxes, stages[2], 1)
         sides = boxes[:, 2:] - boxes[:, :2] + 1
         points = offsets.reshape(-1, 2, 5).transpose(1, 2)
         points = points * sides[:, None] + boxes[:, None, :2] - 1
@@ -127,47 +145,48 @@ def run_cascade(picture: Tensor, stages: tuple[Stage, Stage, Stage], min_size: i
         return Found(boxes[kept], score[kept], points[kept])
 
 
-def _propose(picture: Tensor, stage: Stage, min_size: int) -> Tensor:
+def _propose(table: SumTable, stage: Stage, min_size: int) -> Tensor:
     """Square boxes of places that the first network takes for faces, on all scales."""
-    height, width = picture.shape[1:]
+    height, width = table.size
+    like = next(stage.parameters())
     scale, found = _CELL / min_size, []
     while min(height, width) * scale >= _CELL:
         size = (int(height * scale + 1), int(width * scale + 1))
-        score, correction = stage(interpolate(picture[None], size=size, mode="area"))
+        score, correction = stage(_views(table.resized(*size)[None], like))
         row, column = (score[0] >= THRESHOLDS[0]).nonzero(as_tuple=True)
         # Whole numbers would divide to the default type, whatever the picture's.
-        place = torch.stack([column, row], 1).to(picture)
+        place = torch.stack([column, row], 1).to(like)
         start = ((_STRIDE * place + 1) / scale).floor()
         end = ((_STRIDE * place + _CELL) / scale).floor()
         boxes, own = torch.cat([start, end], 1), score[0, row, column]
         rows = torch.cat([boxes, own[:, None], correction[0, :, row, column].T], 1)
         found.append(rows[_best(boxes, own, 0.5)])
         scale *= PYRAMID_STEP
-    rows = torch.cat(found) if found else picture.new_zeros(0, 9)
+    rows = torch.cat(found) if found else like.new_zeros(0, 9)
     rows = rows[_best(rows[:, :4], rows[:, 4], 0.7)]
     return _squared(_corrected(rows[:, :4], rows[:, 5:], 0))
 
 
-def _look_closer(picture: Tensor, boxes: Tensor, stage: Stage, number: int) -> tuple[Tensor, ...]:
+def _look_closer(table: SumTable, boxes: Tensor, stage: Stage, number: int) -> tuple[Tensor, ...]:
     """Boxes that a network keeps, their scores and its other outputs."""
-    height, width = picture.shape[1:]
+    height, width = table.size
     size = _SIZES[number]
     whole = boxes.trunc().long()
     low = whole[:, :2].clamp(min=1) - 1
     high = torch.minimum(whole[:, 2:], whole.new_tensor([width, height]))
     inside = (high > low).all(1)
     boxes = boxes[inside]
-    corners = torch.cat([low, high], 1)[inside].tolist()
-    views = [
-        interpolate(picture[None, :, top:bottom, left:right], size=(size, size), mode="area")
-        for left, top, right, bottom in corners
-    ]
-    if not views:
-        views = [picture.new_zeros(0, 3, size, size)]
-    parts = [stage(part) for part in torch.cat(views).split(_BATCH)]
+    corners = torch.cat([low, high], 1)[inside].cpu().numpy()
+    views = _views(table.views(corners, size), next(stage.parameters()))
+    parts = [stage(part) for part in views.split(_BATCH)]
     score, *others = (torch.cat(values) for values in zip(*parts, strict=True))
     sure = score > THRESHOLDS[number + 1]
     return boxes[sure], score[sure], *(values[sure] for values in others)
+
+
+def _views(pixels: np.ndarray, like: Tensor) -> Tensor:
+    """[N, H, W, 3] as [N, 3, H, W] of the same memory, on the device of `like`."""
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).to(like)
 
 
 def _corrected(boxes: Tensor, correction: Tensor, extra: int) -> Tensor:

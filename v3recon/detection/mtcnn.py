@@ -72,14 +72,12 @@ def _shared(one: Detection, other: Detection) -> float:
 
 def _detect_at(image_np: np.ndarray, scale: float, device: str) -> list[Detection]:
     """Faces found in a copy shrunk by `scale`, in the photo's own pixels."""
+    small = image_np
     if scale < 1:
         height, width = (max(1, round(side * scale)) for side in image_np.shape[:2])
         small = cv2.resize(image_np, (width, height), interpolation=cv2.INTER_AREA)
-    else:
-        small = image_np.copy()  # a picture of one pixel is contiguous with any strides
-    picture = torch.from_numpy(small).to(device).permute(2, 0, 1).float()
     with torch.autocast(torch.device(device).type, enabled=False):
-        found = run_cascade(picture, _stages(device), MIN_FACE_SIZE)
+        found = run_cascade(small, _stages(device), MIN_FACE_SIZE)
     boxes, scores, points = (values.cpu().numpy() for values in vars(found).values())
     ratio = np.array([image_np.shape[1] / small.shape[1], image_np.shape[0] / small.shape[0]])
     boxes = _to_photo(np.asarray(boxes, np.float64).reshape(-1, 2, 2), ratio)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from v3recon.detection import mtcnn
-from v3recon.detection._cascade import PYRAMID_STEP, THRESHOLDS, load_stages
+from v3recon.detection._cascade import PYRAMID_STEP, THRESHOLDS, PairMax, Stage, load_stages
 from v3recon.detection.crop import BOX_SCALE, BOX_SHIFT
 from v3recon.detection.detect import DEFAULT_MIN_CONFIDENCE
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -85,7 +85,7 @@ def export_onnx(
         size = (12, 24, 48)[number]
         views = torch.zeros(2, 3, size, size) if number else torch.zeros(1, 3, 40, 50)
         named = ("score", "correction", "points")[: 3 if number == 2 else 2]
-        _write(folder / name, stage, [views], ["views"], named, None, any_size=number == 0)
+        _write(folder / name, _pooled(stage), [views], ["views"], named, None, any_size=number == 0)
     _write_model(folder / MODEL, model)
     write_text_atomic(folder / ABOUT, json.dumps(_about(model, crop_rule, camera, input_size)))
     return [folder / name for name in (NETWORK, DECODER, *DETECTOR, MODEL, ABOUT)]
@@ -151,6 +151,14 @@ class _CoeffsToMesh(nn.Module):
             shape = torch.stack(terms).sum(0)
         vertices = shape @ euler_to_matrix(angle) + trans[:, None]
         return vertices, project(vertices, self.camera)
+
+
+def _pooled(stage: Stage) -> Stage:
+    """A stage whose pools do not depend on the size of the picture that it was traced with."""
+    for place, layer in enumerate(stage.trunk):
+        if isinstance(layer, PairMax):
+            stage.trunk[place] = nn.MaxPool2d(2, 2, ceil_mode=True)
+    return stage
 
 
 def padded_rows(operator: Tensor) -> tuple[Tensor, Tensor]:

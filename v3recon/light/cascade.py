@@ -1,8 +1,4 @@
-"""MTCNN's cascade in numpy (`detection._cascade` is the same in torch, with the paper and terms).
-
-All views of a photo are averages over rectangles. They are read from one table of sums (Crow,
-SIGGRAPH 1984), whatever their number and scale.
-"""
+"""MTCNN's cascade in numpy; `detection._cascade` is the same in torch, with paper and terms."""
 
 from __future__ import annotations
 
@@ -10,55 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from v3recon.detection.sum_table import SumTable
 from v3recon.light.files import Network
 
 _CELL, _STRIDE = 12, 2
 _BATCH = 512
-
-
-class SumTable:
-    """Averages over rectangles of whole pixels."""
-
-    def __init__(self, picture: np.ndarray) -> None:
-        """Sum up.
-
-        Args:
-            picture: [H, W, 3] uint8.
-        """
-        height, width = picture.shape[:2]
-        self.size = (height, width)
-        self._sums = np.zeros((height + 1, width + 1, 3), np.int64)
-        np.cumsum(picture, 0, np.int64, self._sums[1:, 1:])
-        np.cumsum(self._sums[1:, 1:], 1, out=self._sums[1:, 1:])
-
-    def resized(self, height: int, width: int) -> np.ndarray:
-        """The whole picture in another size, [1, 3, h, w] float32."""
-        rows = _edges(np.array([0]), np.array([self.size[0]]), height)
-        columns = _edges(np.array([0]), np.array([self.size[1]]), width)
-        return self._averages(rows, columns)
-
-    def views(self, corners: np.ndarray, size: int) -> np.ndarray:
-        """Rectangles [N, 4] left, top, right, bottom (whole, not empty) as [N, 3, s, s] float32."""
-        columns = _edges(corners[:, 0], corners[:, 2], size)
-        rows = _edges(corners[:, 1], corners[:, 3], size)
-        return self._averages(rows, columns)
-
-    def _averages(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """Averages between edges, [N, 2, h] and [N, 2, w]: [N, 3, h, w]."""
-        top, bottom = rows[:, 0, :, None], rows[:, 1, :, None]
-        left, right = columns[:, 0, None], columns[:, 1, None]
-        sums = self._sums
-        total = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
-        area = ((bottom - top) * (right - left))[..., None]
-        return np.ascontiguousarray((total / area).astype(np.float32).transpose(0, 3, 1, 2))
-
-
-def _edges(low: np.ndarray, high: np.ndarray, count: int) -> np.ndarray:
-    """First and end of each of `count` cells between edges [N], as adaptive pooling has them."""
-    side = (high - low)[:, None]
-    number = np.arange(count)[None]
-    first, end = number * side // count, -(-(number + 1) * side // count)
-    return np.stack([first, end], 1) + low[:, None, None]
 
 
 def run_cascade(
@@ -100,7 +52,7 @@ def _propose(
     height, width = table.size
     scale, found = _CELL / min_size, [np.zeros((0, 9), np.float32)]
     while min(height, width) * scale >= _CELL:
-        views = table.resized(int(height * scale + 1), int(width * scale + 1))
+        views = _planes(table.resized(int(height * scale + 1), int(width * scale + 1))[None])
         score, correction = network(views=views).values()
         row, column = np.nonzero(score[0] >= threshold)
         place = np.stack([column, row], 1)
@@ -126,12 +78,17 @@ def _look_closer(
     inside = (high > low).all(1)
     boxes, corners = boxes[inside], np.concatenate([low, high], 1)[inside]
     parts = [
-        tuple(network(views=table.views(corners[start : start + _BATCH], size)).values())
+        tuple(network(views=_planes(table.views(corners[start : start + _BATCH], size))).values())
         for start in range(0, max(len(corners), 1), _BATCH)
     ]
     score, *others = (np.concatenate(values) for values in zip(*parts, strict=True))
     sure = score > threshold
     return boxes[sure], score[sure], *(values[sure] for values in others)
+
+
+def _planes(views: np.ndarray) -> np.ndarray:
+    """[N, H, W, 3] as [N, 3, H, W]."""
+    return np.ascontiguousarray(views.transpose(0, 3, 1, 2))
 
 
 def _corrected(boxes: np.ndarray, correction: np.ndarray, extra: int) -> np.ndarray:
