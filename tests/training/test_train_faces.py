@@ -304,3 +304,28 @@ def test_missing_inputs_are_named(options, capsys):
     assert "is not a folder" in capsys.readouterr().err
     assert main([str(options.photos / "no.toml"), *arguments]) == 1
     assert "cannot read the recipe" in capsys.readouterr().err
+
+
+def test_a_plain_folder_of_photos_is_enough(options, capsys, tmp_path):
+    """No index, no hand-made points: one photo is held out, errors are of detected points."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for path in sorted((options.photos / "a").glob("*.png")):
+        (photos / path.name).write_bytes(path.read_bytes())
+    with np.load(options.detections) as arrays:
+        names = [str(name).rpartition("/")[2] for name in arrays["names"]]
+        np.savez(tmp_path / "det.npz", names=names, pts=arrays["pts"])
+    arguments = [str(options.photos.parent / "4.toml"), "--photos", str(photos), "--workers", "0"]
+    arguments += ["--out", str(tmp_path / "run"), "--detections", str(tmp_path / "det.npz")]
+    assert main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "5 photos to learn from" in said and "1 for `val`" in said
+    assert "None is of a source of the recipe" in said and "of detected points" in said
+    assert "_inner 0." in said or "_inner 1." in said
+    assert (tmp_path / "run" / WEIGHTS_FILE).is_file()
+
+
+def test_a_device_that_is_not_there_is_one_sentence(options, capsys):
+    arguments = [str(options.photos.parent / "4.toml"), "--photos", str(options.photos)]
+    assert main([*arguments, "--out", str(options.out), "--device", "cuda:7"]) == 1
+    assert "device: there is no cuda:7 here" in capsys.readouterr().err

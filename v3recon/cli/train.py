@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from v3recon.reconstruct.reconstructor import resolve_device
 from v3recon.training.recipe import read_recipe
 from v3recon.training.train_faces import TrainOptions, train
 
@@ -18,6 +19,7 @@ def main(argv: list[str] | None = None) -> int:
     options = vars(_parser().parse_args(argv))
     recipe, minutes = options.pop("recipe"), options.pop("minutes")
     try:
+        options["device"] = resolve_device(options["device"])
         figures = train(read_recipe(recipe).scaled(minutes), TrainOptions(**options))
     except ValueError as error:
         print(f"v3recon train: {error}", file=sys.stderr)
@@ -34,7 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("recipe", type=Path, help="TOML file, see recipes/")
-    add("--photos", type=Path, required=True, help="folder with an index.csv")
+    add(
+        "--photos",
+        type=Path,
+        required=True,
+        help="folder of photos; an index.csv and hand-made points are used where they are",
+    )
     add("--out", type=Path, required=True, help="folder of the run")
     add("--minutes", type=float, help="length of the whole run; scales every schedule")
     add("--stop-after", type=float, help="minutes after which to save and stop")

@@ -85,8 +85,11 @@ class FaceTable:
 
 
 def table_key(photos: Path, split: str, detections: Path | None) -> str:
-    """Hash of what a table is made from: the index, the detections, the rules above."""
+    """Hash of what a table is made from: index or names of photos, detections, the rules above."""
     digest = hashlib.sha256(f"{FORMAT_VERSION} {split}".encode())
+    if not (photos / INDEX_NAME).is_file():
+        names = "\n".join(entry.file for entry in read_photo_index(photos))
+        digest.update(names.encode("utf-8", "surrogateescape"))
     for path in (photos / INDEX_NAME, detections):
         if path is not None and path.is_file():
             digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -119,7 +122,7 @@ def make_table(photos: Path, split: str, detections: Mapping[str, np.ndarray]) -
     """The photos of a split of which anything is known.
 
     Args:
-        photos: folder with an `index.csv`.
+        photos: folder of photos, see `io.photo_index.read_photo_index`.
         split: "train", "val" or "test".
         detections: file to detected points [468, 3], pixels, z in pixels.
 
@@ -226,3 +229,16 @@ def rows_by_source(table: FaceTable, sources: Sequence[str]) -> dict[str, np.nda
     """Rows of each source that the table has."""
     found = {name: np.flatnonzero(table.source == name) for name in sources}
     return {name: rows for name, rows in found.items() if len(rows)}
+
+
+def known_shares(table: FaceTable, shares: Mapping[str, float]) -> dict[str, float]:
+    """Shares of the sources that a table has.
+
+    Where it has none of them, as that of any folder of photos, each of its own sources counts by
+    its number of photos.
+    """
+    found = {name: share for name, share in shares.items() if (table.source == name).any()}
+    if any(found.values()):
+        return found
+    names, counts = np.unique(table.source, return_counts=True)
+    return {str(name): float(count) for name, count in zip(names, counts, strict=True)}

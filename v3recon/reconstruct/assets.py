@@ -11,8 +11,12 @@ from v3recon.detection.retinaface import WEIGHTS_FILE as RETINAFACE_FILE
 OFFICIAL_NETWORKS = {"resnet50": "net_recon.pth", "mbnetv3": "net_recon_mbnet.pth"}
 OFFICIAL_FACE_MODEL = "face_model.npy"
 OFFICIAL_POINTS = "similarity_Lm3D_all.mat"
-PACKAGE_WEIGHTS = "photoface_mbnetv3.pth"
-PACKAGE_BACKBONE = "mbnetv3"
+DEFAULT_FACE_MODEL = "photoface"
+PACKAGE_WEIGHTS = {
+    "photoface": ("mbnetv3", "photoface_mbnetv3.pth"),
+    "photohead": ("lite0", "photohead_lite0.pth"),
+}
+"""Backbone and file of the weights in the package for each face model in it."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,10 @@ def find_assets(
 
     Args:
         source: folder of official assets, or a checkpoint; None = what is in the package.
-        face_model: "photoface", "bfm" or a file, instead of the folder's.
+        face_model: "photoface", "photohead", "bfm" or a file, instead of the folder's.
         weights: checkpoint, instead of the folder's or the package's.
-        backbone: "resnet50" (default with a folder) or "mbnetv3" (default without one).
+        backbone: "resnet50" (default with a folder) or "mbnetv3"; without a folder that of the
+            weights in the package.
 
     Raises:
         ValueError: naming the first file that is missing, and what to do.
@@ -57,7 +62,7 @@ def find_assets(
         folder, weights = None, folder
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of assets or checkpoint")
-    model = str(face_model) if face_model is not None else "bfm" if folder else "photoface"
+    model = str(face_model) if face_model is not None else "bfm" if folder else DEFAULT_FACE_MODEL
     if model == "bfm":
         if folder is None:
             raise ValueError(
@@ -67,19 +72,24 @@ def find_assets(
         model = str(_existing(folder / OFFICIAL_FACE_MODEL, "the official face model"))
     return Assets(
         face_model=model,
-        weights=_weights(folder, weights, backbone),
+        weights=_weights(folder, weights, backbone, model),
         points_3d=_optional(folder, OFFICIAL_POINTS),
         retinaface=_optional(folder, RETINAFACE_FILE),
     )
 
 
-def package_weights() -> Path | None:
-    """The checkpoint in the package; None if this build has none."""
-    path = Path(str(resources.files("v3recon.networks"))) / "data" / PACKAGE_WEIGHTS
+def package_weights(face_model: str = DEFAULT_FACE_MODEL) -> Path | None:
+    """The checkpoint in the package for one of its face models; None if there is none."""
+    if face_model not in PACKAGE_WEIGHTS:
+        return None
+    name = PACKAGE_WEIGHTS[face_model][1]
+    path = Path(str(resources.files("v3recon.networks"))) / "data" / name
     return path if path.is_file() else None
 
 
-def _weights(folder: Path | None, weights: str | Path | None, backbone: str | None) -> Path:
+def _weights(
+    folder: Path | None, weights: str | Path | None, backbone: str | None, face_model: str
+) -> Path:
     if weights is not None:
         return _existing(Path(weights), "the network's weights")
     if folder is not None:
@@ -88,16 +98,18 @@ def _weights(folder: Path | None, weights: str | Path | None, backbone: str | No
             known = ", ".join(OFFICIAL_NETWORKS)
             raise ValueError(f"backbone: official networks are {known}, not {name}; give weights")
         return _existing(folder / OFFICIAL_NETWORKS[name], f"the official {name} network")
-    if backbone not in (None, PACKAGE_BACKBONE):
-        raise ValueError(
-            f"backbone: the weights in the package are of {PACKAGE_BACKBONE}, not {backbone}; "
-            "give assets or weights of another"
-        )
-    path = package_weights()
+    path = package_weights(face_model)
     if path is None:
+        known = " and ".join(PACKAGE_WEIGHTS)
         raise ValueError(
-            "weights: this build of the package has none of its own; give a folder of official "
-            "assets, or a checkpoint of v3recon train"
+            f"weights: the package has weights for {known}, none for {face_model}; give a folder "
+            "of official assets, or a checkpoint of v3recon train"
+        )
+    own = PACKAGE_WEIGHTS[face_model][0]
+    if backbone not in (None, own):
+        raise ValueError(
+            f"backbone: the weights in the package are of {own}, not {backbone}; "
+            "give assets or weights of another"
         )
     return path
 

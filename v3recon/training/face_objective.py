@@ -396,16 +396,22 @@ def validation_figures(
 ) -> dict[str, Tensor]:
     """Error of each face's marked points over the longer side of their box, by estimate.
 
+    Faces without marked points are compared with the detected ones of the 68.
+
     Returns:
         [B] "inner" of the last estimate and "inner_first" of the first one (points 17 … 67), NaN
         where fewer than ten are known; a loose source's common shift is taken out.
     """
     result = {}
+    index = torch.from_numpy(load_face_mesh().landmarks_68).to(batch.detected.device)
+    bare = (batch.marked_weight > 0).sum(1, keepdim=True) == 0
+    target = torch.where(bare[..., None], batch.detected[:, index], batch.marked)
+    known = torch.where(bare, batch.detected_weight[:, index], batch.marked_weight) > 0
     for name, estimate in (("inner", estimates[-1]), ("inner_first", estimates[0])):
         marked = points.pixels(estimate, points.shape(estimate))[:, points.detected_count :]
-        weight = (batch.marked_weight > 0).float()
+        weight = known.float()
         weight[:, JAW] = 0
-        difference = marked - batch.marked
+        difference = marked - target
         shift = (difference * weight[..., None]).sum(1) / weight.sum(1)[:, None].clamp(min=1)
         difference = difference - (batch.loose[:, None] * shift)[:, None]
         error = (difference.norm(dim=-1) * weight).sum(1) / weight.sum(1).clamp(min=1)

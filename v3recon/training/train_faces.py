@@ -10,7 +10,7 @@ import hashlib
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from v3recon.data.draw_heads import draw_heads, load_heads, save_heads
 from v3recon.data.face_samples import DRAWN, BatchPlan, FaceBatch, FaceSamples, collate
 from v3recon.data.face_table import (
     FaceTable,
+    known_shares,
     load_detections,
     load_table,
     make_table,
@@ -58,7 +59,7 @@ class TrainOptions:
     """Where a run finds and leaves things; none of it changes what is learned.
 
     Attributes:
-        photos: folder with an `index.csv`.
+        photos: folder of photos, with an `index.csv` or without.
         out: folder of the run.
         detections: `.npz` of detected points; None finds them once with MediaPipe.
         stop_after: minutes after which to save and stop.
@@ -82,8 +83,15 @@ class TrainOptions:
     device: str = "cpu"
 
 
-def train(recipe: Recipe, options: TrainOptions) -> dict[str, float]:
+def train(
+    recipe: Recipe, options: TrainOptions, say: Callable[[str], None] = print
+) -> dict[str, float]:
     """Run a recipe, or go on with it, and write the averaged weights.
+
+    Args:
+        recipe: what makes the network.
+        options: where things are.
+        say: receives what the run learns from, before its first step.
 
     Returns:
         Errors on the split `val`, see `validate`.
@@ -124,10 +132,12 @@ def train(recipe: Recipe, options: TrainOptions) -> dict[str, float]:
         state = RunState(0, network, copy.deepcopy(network), make_optimizer(network, recipe))
     stop = _Stop(options.stop_after)
     points = FacePoints(model).to(device)
-    rows = rows_by_source(tables["train"], list(recipe.shares))
+    shares = known_shares(tables["train"], recipe.shares)
+    rows = rows_by_source(tables["train"], list(shares))
+    say(describe_photos(tables, shares, recipe))
     plan = BatchPlan(
         rows | ({DRAWN: np.arange(len(heads))} if heads is not None else {}),
-        tables["train"].subject, recipe.shares, batch_size=recipe.batch_size, seed=recipe.seed,
+        tables["train"].subject, shares, batch_size=recipe.batch_size, seed=recipe.seed,
         sizes=recipe.sizes(), drawn_shares=recipe.drawn_shares(), start_step=state.step,
         pair_share=recipe.pair_share,
     )  # fmt: skip
@@ -166,6 +176,17 @@ def train(recipe: Recipe, options: TrainOptions) -> dict[str, float]:
         crop_rule={"name": "box", "scale": BOX_FACTOR}, training=summary,
     )  # fmt: skip
     return figures
+
+
+def describe_photos(tables: dict[str, FaceTable], shares: dict[str, float], recipe: Recipe) -> str:
+    """What a run learns from and is validated on, in a few sentences."""
+    train, val = tables["train"], tables["val"]
+    text = f"{len(train)} photos to learn from ({', '.join(sorted(shares))}), {len(val)} for `val`."
+    if not shares.keys() & recipe.shares.keys():
+        text += " None is of a source of the recipe's [shares]: all photos count alike."
+    if not (val.marked_weight > 0).any():
+        text += " No photo of `val` has hand-made points: errors are of detected points."
+    return text
 
 
 def step(state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe) -> dict[str, float]:
@@ -319,13 +340,19 @@ def validate(
     points: FacePoints,
     size: int,
 ) -> dict[str, float]:
-    """Median error of marked points of the split `val` by source, shares of the crop rule's box."""
+    """Mean error of the split `val` by source, shares of the crop rule's box.
+
+    Errors are of hand-made points; of the detected ones where no photo of `val` has others.
+    """
     network.eval()
     network.input_size = size
     plain = FaceSamples(photos, table, samples.settings, None, samples.coefficients)
     figures: dict[str, float] = {}
-    for source in sorted(set(table.source[table.marked_weight.sum(1) >= 10].tolist())):
-        rows = np.flatnonzero(table.source == source)[:_VALIDATION_LIMIT]
+    known = table.marked_weight.sum(1) >= 10
+    if not known.any():
+        known = table.detected_weight.sum(1) > 0
+    for source in sorted(set(table.source[known].tolist())):
+        rows = np.flatnonzero(known & (table.source == source))[:_VALIDATION_LIMIT]
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(rows), 16):
             part = rows[start : start + 16]
