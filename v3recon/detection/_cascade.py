@@ -92,7 +92,7 @@ def load_stages(device: torch.device | str = "cpu") -> tuple[Stage, Stage, Stage
             stage.load_state_dict(state)
     layout = torch.channels_last
     first, second, third = (
-        stage.float().to(device, memory_format=layout).eval() for stage in stages
+        stage.float().to(device).to(memory_format=layout).eval() for stage in stages
     )
     return first, second, third
 
