@@ -17,7 +17,7 @@ LAYERS = (
     {"reconstruct"},
     {"fitting"},
     {"data", "photohead", "video", "light"},
-    {"training", "export", "evaluation", "part_masks", "synthetic_data"},
+    {"training", "export", "batch", "evaluation", "part_masks", "synthetic_data"},
     {"cli"},
     {"demo", "train", "__main__"},
 )
@@ -31,6 +31,7 @@ ONE_OWNER = {
     "pillow_jxl": "v3recon/io/_image_plugins.py",
     "onnxruntime": "v3recon/light/files.py",
     "onnx": "v3recon/export/onnx_files.py",
+    "pyarrow": "v3recon/batch/parquet.py",
     "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",

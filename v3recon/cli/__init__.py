@@ -10,6 +10,7 @@ from v3recon.io.messages import say_anything
 COMMANDS = {
     "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
     "track": ("v3recon.cli.track", "follow the faces of a video"),
+    "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
     "export": ("v3recon.cli.export", "networks as ONNX files that run without torch"),
     "build-face-model": (
         "v3recon.cli.build_face_model",
