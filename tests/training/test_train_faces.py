@@ -329,3 +329,19 @@ def test_a_device_that_is_not_there_is_one_sentence(options, capsys):
     arguments = [str(options.photos.parent / "4.toml"), "--photos", str(options.photos)]
     assert main([*arguments, "--out", str(options.out), "--device", "cuda:7"]) == 1
     assert "device: there is no cuda:7 here" in capsys.readouterr().err
+
+
+def test_a_run_starts_from_the_weights_of_another(options, model, capsys):
+    folder = options.photos.parent
+    recipe = replace(read_recipe(folder / "4.toml"), learning_rate=1e-9, average=0.0)
+    first = replace(options, out=folder / "first")
+    train(read_recipe(folder / "4.toml"), first)
+    second = replace(options, out=folder / "second", init_from=first.out / WEIGHTS_FILE)
+    train(recipe, second)
+    one, two = (load_face_regressor(o.out / WEIGHTS_FILE)[0].state_dict() for o in (first, second))
+    moved = {key for key in one if not torch.allclose(one[key], two[key], atol=2e-3)}
+    assert all("running" in key for key in moved), moved
+    common = ["--photos", str(options.photos), "--out", str(second.out), "--workers", "0"]
+    common += ["--detections", str(options.detections), "--cache", str(options.cache)]
+    assert main([str(folder / "4.toml"), *common]) == 1
+    assert "input weights is None here" in capsys.readouterr().err

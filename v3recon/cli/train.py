@@ -48,7 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--detections", type=Path, help=".npz of detected points (default: found once, MediaPipe)")
     add("--cache", type=Path, help="folder of prepared data (default OUT/prepared)")
     add("--face-model-file", type=Path, help="file of the recipe's face model")
-    add("--init-from", type=Path, help="state of another run whose weights to start from")
+    add("--init-from", type=Path, help="weights.pth to start from instead of ImageNet weights")
     add("--workers", type=int, default=1, help="processes that make samples (default 1)")
     add("--save-minutes", type=float, default=5.0, help="between checkpoints (default 5)")
     add("--device", default="cpu", help="cpu or cuda")

