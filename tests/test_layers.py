@@ -17,7 +17,7 @@ LAYERS = (
     {"reconstruct"},
     {"fitting"},
     {"data", "photohead", "video", "light"},
-    {"training", "export", "batch", "evaluation", "part_masks", "synthetic_data"},
+    {"training", "export", "batch", "view", "evaluation", "part_masks", "synthetic_data"},
     {"cli"},
     {"demo", "train", "__main__"},
 )

@@ -11,6 +11,7 @@ COMMANDS = {
     "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
     "track": ("v3recon.cli.track", "follow the faces of a video"),
     "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
+    "view": ("v3recon.cli.view", "heads in the browser of this machine"),
     "export": ("v3recon.cli.export", "networks as ONNX files that run without torch"),
     "build-face-model": (
         "v3recon.cli.build_face_model",

@@ -1,0 +1,1 @@
+"""Heads in the browser: a page with three.js, served on this machine only."""
