@@ -111,7 +111,7 @@ def test_what_is_no_face_is_doubtful_or_not_found(shipped):
     box = Detection(torch.tensor([60.0, 60, 240, 240]), 0.99)
     crop = crop_of_square(torch.tensor([150.0, 150.0]), 200.0, shipped.camera)
     faces = shipped.reconstruct_found([image], [crop], [box], 2)
-    assert shipped._finished([image], faces)[0].quality < DOUBTFUL
+    assert shipped.finished([image], faces)[0].quality < DOUBTFUL
 
 
 def test_doubtful_faces_can_be_left_out(shipped, upright):

@@ -223,7 +223,7 @@ class FaceReconstructor:
         photos = [images[index] for index in owner]
         passes = 1 if self.detector is None else int(self.crop_rule.get("passes", 1))
         faces = self.reconstruct_found(photos, crops, detections, passes)
-        finished = iter(self._finished(photos, faces))
+        finished = iter(self.finished(photos, faces))
         grouped = [[next(finished) for _ in one] for one in found]
         if self.detector is not None and self.find_turned:
             for index, image in enumerate(images):
@@ -247,7 +247,7 @@ class FaceReconstructor:
             photos = [turned] * len(found)
             crops, detections = [crop for _, crop in found], [one for one, _ in found]
             faces = self.reconstruct_found(photos, crops, detections, passes)
-            for face in self._finished(photos, faces):
+            for face in self.finished(photos, faces):
                 if face.quality >= DOUBTFUL:
                     best.append(self._told_upright(face, quarters, image))
         best.sort(key=lambda face: -face.quality)
@@ -333,7 +333,7 @@ class FaceReconstructor:
             faces[number] = min(tries, key=lambda found: found[0])[1]
         return faces
 
-    def _finished(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> list[Face]:
+    def finished(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> list[Face]:
         """The same faces with their quality, what is seen of them, and their colors.
 
         A look at the mirror image of each crop tells the quality and, where the network has a part

@@ -52,8 +52,8 @@ _BACKGROUND, _INK = 250, (45, 45, 50)
 _SIDES = {"shape from its right": 45.0, "from its left side": -90.0, "from behind": 180.0}
 
 
-_AWAY = 6.5
-"""Decimeters that a head is moved away from the camera to be seen whole."""
+_SMALLER, _AWAY = 0.8, 4.0
+"""Scale, and decimeters away from the camera, at which a head is seen whole."""
 
 
 @dataclass(frozen=True)
@@ -307,7 +307,7 @@ def _turned_shapes(face: Face) -> dict[str, Image]:
     rotation = euler_to_matrix(torch.stack([0 * yaw, yaw, 0 * yaw], 1)).to(shape)
     size = (PANEL_SIZE, PANEL_SIZE)
     with full_precision(), threads_limited(1):
-        vertices = (shape - middle) @ rotation
+        vertices = _SMALLER * (shape - middle) @ rotation
         vertices = vertices - vertices.new_tensor([0, 0, _AWAY])
         normals = model.normals(shape) @ rotation
         clip = to_clip(vertices, face.camera, size)

@@ -1,0 +1,74 @@
+"""The weights of PhotoHead in the package: the example photo, and drawn heads of known pose."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from v3recon.data.draw_heads import draw_heads
+from v3recon.decode import decode
+from v3recon.face_models.landmarks import INNER_51
+from v3recon.geometry.rotation import matrix_to_euler
+from v3recon.reconstruct.reconstructor import FaceReconstructor
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "astronaut.jpg"
+HEADS, SEED = 10, 20261126
+"""Another seed than any recipe's."""
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return FaceReconstructor.from_pretrained(face_model="photohead")
+
+
+@pytest.fixture(scope="module")
+def face(shipped):
+    return shipped(EXAMPLE)[0]
+
+
+@pytest.fixture(scope="module")
+def drawn(shipped):
+    heads = draw_heads(shipped.model, [EXAMPLE], HEADS, SEED)
+    model = shipped.model
+    with torch.inference_mode():
+        image = torch.from_numpy(heads.image).permute(0, 3, 1, 2).float() / 255
+        size = shipped.regressor.input_size
+        image = torch.nn.functional.interpolate(image, (size, size), mode="area")
+        found = shipped.regressor(image)
+        decoded = decode(found, model, shipped.camera)
+    return model, heads, decoded
+
+
+def test_the_example_is_read_as_the_other_network_reads_it(face):
+    other = FaceReconstructor.from_pretrained(face_model="photoface")(EXAMPLE)[0]
+    size = float((other.landmarks_68.amax(0) - other.landmarks_68.amin(0)).prod().sqrt())
+    apart = (face.landmarks_68 - other.landmarks_68)[INNER_51].norm(dim=1).mean() / size
+    assert float(apart) < 0.04
+    assert float((face.angle_degrees - other.angle_degrees).abs().max()) < 12
+    for part in (4, 7):  # nose, skin
+        one, two = (f.parts().part_bits >> part & 1 for f in (face, other))
+        assert (one & two).sum() / (one | two).sum() > 0.6
+
+
+def test_what_is_seen_of_the_example(face):
+    seen = face.seg_seen()
+    height, width = face.image_size
+    assert seen.shape == (height, width)
+    nose, brow = face.landmarks_68[30].long(), face.landmarks_68[19].long()
+    assert int(seen[nose[1], nose[0]]) == 5
+    assert int(seen[brow[1] - height // 4, brow[0]]) in (0, 9)
+    assert float(face.visibility_68[27:].min()) > 0.5
+
+
+def test_drawn_heads_are_found_where_they_are(drawn):
+    model, heads, decoded = drawn
+    yaw = torch.rad2deg(matrix_to_euler(torch.from_numpy(heads.rotation)))[:, 1].abs()
+    apart = decoded.points_2d[:, model.landmarks_68] - torch.from_numpy(heads.marked)
+    error = apart[:, INNER_51].norm(dim=2).mean(1) / (224 / math.sqrt(2))
+    assert float(error[yaw < 60].median()) < 0.05
+    assert float(error.median()) < 0.07
+    turned = decoded.rotation.transpose(1, 2) @ torch.from_numpy(heads.rotation)
+    trace = turned.diagonal(dim1=1, dim2=2).sum(1)
+    angle = torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
+    assert float(angle.median()) < 10
