@@ -12,9 +12,8 @@ from skimage.data import astronaut
 from v3recon.detection.crop import crop_of_square
 from v3recon.face_models.arkit import ARKIT_NAMES
 from v3recon.face_models.load import load_face_model
-from v3recon.face_models.surfaces import surface_faces
+from v3recon.face_models.surfaces import GROUP_NAMES, surface_faces
 from v3recon.geometry.camera import Camera
-from v3recon.photohead.head_parts import GROUP_NAMES
 from v3recon.reconstruct.faces import Face, make_faces
 from v3recon.reconstruct.glb import PHOTO_EXPRESSION, albedo_texture, write_face_glb
 from v3recon.reconstruct.save import OutputChoice

@@ -7,8 +7,22 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 
-_SURFACES = {"eyes": (6,), "teeth": (7, 8), "tongue": (9,)}
-"""PhotoHead's `group_labels` of each surface; all others are skin."""
+GROUP_NAMES = (
+    "face",
+    "scalp",
+    "ears",
+    "neck",
+    "mouth_cavity",
+    "eye_sockets",
+    "eyeballs",
+    "upper_teeth",
+    "lower_teeth",
+    "tongue",
+)
+"""Surfaces of PhotoHead; `group_labels` counts from 0 in this order."""
+
+_SURFACES = {"eyes": ("eyeballs",), "teeth": ("upper_teeth", "lower_teeth"), "tongue": ("tongue",)}
+"""Groups of each surface with a material of its own; all others are skin."""
 
 SKIN = "skin"
 
@@ -25,7 +39,8 @@ def surface_faces(model: LinearFaceModel) -> dict[str, Tensor]:
     group = model.group_labels[model.faces[:, 0]]
     result = {}
     rest = torch.ones_like(group, dtype=torch.bool)
-    for name, labels in _SURFACES.items():
+    for name, groups in _SURFACES.items():
+        labels = [GROUP_NAMES.index(one) for one in groups]
         inside = torch.isin(group, torch.tensor(labels, device=group.device).to(group))
         result[name] = every[inside]
         rest &= ~inside

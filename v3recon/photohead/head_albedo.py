@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from v3recon.face_models.surfaces import GROUP_NAMES
 from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
 from v3recon.io.images import read_image
 from v3recon.photohead import albedo, albedo_samples
-from v3recon.photohead.head_parts import GROUP_NAMES
 from v3recon.photohead.paint import IRIS_AXES, paint_parts
 from v3recon.photohead.shape import HeadShape
 from v3recon.photohead.texels import TexelMesh, make_texels

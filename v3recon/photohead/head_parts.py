@@ -12,6 +12,7 @@ from scipy import sparse
 from tqdm import tqdm
 
 from v3recon.face_models.parts import EYE_LABELS, LIP_LABELS
+from v3recon.face_models.surfaces import GROUP_NAMES
 from v3recon.geometry.mesh import vertex_faces_of
 from v3recon.io.celebamask import CELEBAMASK_TO_LABEL, CLASS_NAMES, read_celebamask
 from v3recon.photohead import part_votes
@@ -24,19 +25,6 @@ from v3recon.photohead.part_refinement import (
 from v3recon.photohead.registration import edges_of
 from v3recon.photohead.shape import HeadShape
 
-GROUP_NAMES = (
-    "face",
-    "scalp",
-    "ears",
-    "neck",
-    "mouth_cavity",
-    "eye_sockets",
-    "eyeballs",
-    "upper_teeth",
-    "lower_teeth",
-    "tongue",
-)
-"""Surfaces of the head; `group_labels` counts from 0 in this order."""
 _FACE_CLASSES = (
     "skin nose left_eye right_eye left_eyebrow right_eyebrow up_lip down_lip inner_mouth glasses"
 )

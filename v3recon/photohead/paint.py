@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from v3recon.photohead.head_parts import GROUP_NAMES
+from v3recon.face_models.surfaces import GROUP_NAMES
 from v3recon.photohead.shape import HeadShape
 from v3recon.photohead.template import SURFACES
 from v3recon.photohead.uv_atlas import ISLANDS

@@ -22,7 +22,7 @@ class TexelMesh:
 
     Attributes:
         mesh: operator, grid triangles, mirror and part labels of the Va texels.
-        groups: [Va] index into `head_parts.GROUP_NAMES`.
+        groups: [Va] index into `face_models.surfaces.GROUP_NAMES`.
         number: [T, T] number of each texel's point, -1 outside; row 0 is v = 1.
     """
 
