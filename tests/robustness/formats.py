@@ -42,7 +42,7 @@ from v3recon.networks.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.training.checkpoint import RunState, load_state, save_state
 
-DEFAULT_WEIGHTS = next(Path(v3recon.networks.__file__).parent.glob("data/*.pth"))
+DEFAULT_WEIGHTS = Path(v3recon.networks.__file__).parent / "data" / "photoface_mbnetv3.pth"
 
 
 def _photo() -> Image.Image:
