@@ -7,7 +7,6 @@ import torch
 from v3recon.detection.crop import (
     CropTransform,
     crop_again,
-    crop_image,
     crop_of_detection,
     crop_of_five_points,
     crop_of_landmarks,
@@ -18,6 +17,7 @@ from v3recon.detection.crop import (
     resize_crop,
     widened,
 )
+from v3recon.detection.crop_pixels import crop_image
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.types import Detection

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from v3recon.cli.reconstruct import INTERRUPTED, make_folder
-from v3recon.io.messages import say_anything
+from v3recon.cli.program import run_resumable
+from v3recon.cli.reconstruct import make_folder
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -48,19 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    say_anything()
-    try:
-        options = parse_arguments(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    try:
-        return _batch(options)
-    except ValueError as error:
-        print(f"v3recon batch: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    return run_resumable("batch", parse_arguments, _batch, argv)
 
 
 def _batch(options: argparse.Namespace) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from v3recon.cli.reconstruct import INTERRUPTED, make_folder
-from v3recon.io.messages import say_anything
+from v3recon.cli.program import run_resumable
+from v3recon.cli.reconstruct import make_folder
 
 EPILOG = """A run that was stopped goes on where it was when it is started again in the same way.
 Exit status: 0 done, 1 no face in the video, 2 wrong usage or a file that is no video."""
@@ -57,19 +57,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    say_anything()
-    try:
-        options = parse_arguments(argv)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    try:
-        return _track(options)
-    except ValueError as error:
-        print(f"v3recon track: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
-        return INTERRUPTED
+    return run_resumable("track", parse_arguments, _track, argv)
 
 
 def _track(options: argparse.Namespace) -> int:

@@ -34,11 +34,11 @@ from v3recon.face_models.detector_mesh import MIRROR_68, POINT_COUNT, load_face_
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
+from v3recon.networks.encoder import MIRROR_SEEN, SEEN_NAMES
 
-BACKGROUND, HAIR, GLASSES, OCCLUDER = 0, 9, 10, 11
-"""Numbers of `networks.encoder.SEEN_NAMES`; 1…8 are the parts."""
+HAIR, GLASSES, OCCLUDER = (SEEN_NAMES.index(name) for name in ("hair", "glasses", "occluder"))
 NOT_LABELED = 255
-MIRROR_SEEN = np.array([0, 2, 1, 4, 3, 5, 6, 7, 8, 9, 10, 11], np.uint8)
+_MIRROR_SEEN = np.array(MIRROR_SEEN, np.uint8)
 PART_SIDE, PART_GRID = 112, 14
 """Side of the pictures on which distances of parts are taken, and anchors along it."""
 MIN_PART_PIXELS = 10
@@ -256,7 +256,7 @@ class FaceSamples(Dataset[Sample]):
                 for side in (size // 2, PART_SIDE)
             )  # fmt: skip
             if placement.flip:
-                parts = MIRROR_SEEN[np.asarray(parts, np.uint8)]
+                parts = _MIRROR_SEEN[np.asarray(parts, np.uint8)]
             statistics, present = part_aims(np.asarray(parts))
         detected, weight = _to_crop(table.detected[row], matrix), table.detected_weight[row]
         marked, marked_weight = _to_crop(table.marked[row], matrix), table.marked_weight[row]
@@ -265,7 +265,7 @@ class FaceSamples(Dataset[Sample]):
             mirror = load_face_mesh().mirror
             detected, weight = detected[mirror], weight[mirror]
             marked, marked_weight = marked[MIRROR_68], marked_weight[MIRROR_68]
-            seen = np.where(seen == NOT_LABELED, seen, MIRROR_SEEN[np.minimum(seen, OCCLUDER)])
+            seen = np.where(seen == NOT_LABELED, seen, _MIRROR_SEEN[np.minimum(seen, OCCLUDER)])
             left = not left
         return {
             "image": image,

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from v3recon.detection.crop_pixels import crop_image as crop_image
 from v3recon.face_models.bfm import five_points
 from v3recon.geometry.affine2d import (
     affine_scale_2d,

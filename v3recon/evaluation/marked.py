@@ -87,7 +87,12 @@ def entries_of(options: IndexOptions, sources: Sequence[str]) -> list[PhotoEntry
     return entries[: options.limit or None]
 
 
-def reconstruct_marked(options: IndexOptions, source: str, report: Report) -> Iterator[Seen]:
+def reconstruct_marked(
+    options: IndexOptions,
+    source: str,
+    report: Report,
+    reconstructor: FaceReconstructor | None = None,
+) -> Iterator[Seen]:
     """Every marked face of a source, reconstructed; failures and bad rows go to the report.
 
     Raises:
@@ -103,7 +108,7 @@ def reconstruct_marked(options: IndexOptions, source: str, report: Report) -> It
         raise ValueError(f"no photo of {source} has usable points, e.g. {report.unusable[0]}")
     report.figures["photos"] = len(faces)
     cases = [_case(options.photos, face, number) for number, face in enumerate(faces)]
-    for outcome in run_cases(cases, options, report):
+    for outcome in run_cases(cases, options, report, reconstructor):
         if outcome.face is None or outcome.image is None:
             continue
         marked = faces[outcome.case.number]

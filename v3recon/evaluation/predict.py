@@ -202,7 +202,6 @@ def _reconstruct(
     try:
         crops = [crop for _, _, crop in waiting]
         faces = reconstructor.reconstruct_found(images, crops, [None] * len(crops), passes)
-        faces = reconstructor.finished(images, faces)
     except Exception as error:
         if len(waiting) > 1:
             return [one for item in waiting for one in _reconstruct(reconstructor, [item], passes)]

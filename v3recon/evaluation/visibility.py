@@ -7,6 +7,7 @@ from torch import Tensor
 
 from v3recon.evaluation.marked import reconstruct_marked
 from v3recon.evaluation.options import VisibilityOptions
+from v3recon.evaluation.predict import load_reconstructor
 from v3recon.evaluation.ranking import area_under_curve
 from v3recon.evaluation.report import Report, Table, WorstCases, number
 from v3recon.face_models.landmarks import INNER_51
@@ -30,8 +31,10 @@ def evaluate_visibility(options: VisibilityOptions) -> tuple[Report, WorstCases]
     """
     report = Report(f"visibility of AFLW's points, {options.photos} ({options.split})")
     scores, truth, reads_occluders = [], [], False
-    for seen in reconstruct_marked(options, "aflw", report):
-        score, reads_occluders = landmark_visibility(seen.face)
+    reconstructor = load_reconstructor(options)
+    for seen in reconstruct_marked(options, "aflw", report, reconstructor):
+        (face,) = reconstructor.finished([seen.image], [seen.face])
+        score, reads_occluders = landmark_visibility(face)
         scores.append(score.numpy())
         truth.append(seen.marked.hand.visibility)
     if not scores:

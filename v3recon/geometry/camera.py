@@ -69,6 +69,11 @@ def project(vertices: Tensor, camera: Camera) -> Tensor:
     return torch.stack([column, row], -1)
 
 
+def to_grid(points_2d: Tensor, camera: Camera) -> Tensor:
+    """Crop pixels [..., 2] as places for `grid_sample`: -1…1 between the crop's borders."""
+    return (2 * points_2d + 1) / camera.image_size - 1
+
+
 def unproject(points_2d: Tensor, depth: Tensor, camera: Camera) -> Tensor:
     """Image pixels with depth back to the world; inverse of `project`.
 

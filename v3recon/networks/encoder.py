@@ -14,9 +14,12 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.parts import MIRROR_LABELS
 
 SEEN_NAMES = ("background", *PART_NAMES, "hair", "glasses", "occluder")
 """What a place of a picture may show: nothing of these, the eight parts, what hides them."""
+MIRROR_SEEN = (*MIRROR_LABELS, *range(len(MIRROR_LABELS), len(SEEN_NAMES)))
+"""Number of each of `SEEN_NAMES` in the mirror image."""
 STRIDES = (2, 4, 8, 16, 32)
 TIMM_NAMES = {"mbnetv3": "mobilenetv3_large_100", "lite0": "tf_efficientnet_lite0"}
 """Short names of backbones; any other name is timm's own."""

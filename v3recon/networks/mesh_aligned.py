@@ -17,7 +17,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from v3recon.face_models.bfm import CONTOUR_LINES
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.camera import Camera, project, to_grid
 from v3recon.geometry.rotation import euler_to_matrix, rotation_6d_to_matrix
 from v3recon.types import ANGLE_SIZE
 
@@ -133,7 +133,7 @@ class MeshAlignedCorrections(nn.Module):
         is_euler = pose.shape[1] == ANGLE_SIZE
         rotation = euler_to_matrix(pose) if is_euler else rotation_6d_to_matrix(pose)
         pixels = project(points @ rotation + trans[:, None], camera)
-        return (2 * pixels + 1) / camera.image_size - 1
+        return to_grid(pixels, camera)
 
 
 class CloseUps(nn.Module):

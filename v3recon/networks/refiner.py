@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.geometry.camera import Camera, project
+from v3recon.geometry.camera import Camera, project, to_grid
 from v3recon.geometry.point_sets import farthest_point_sampling
 from v3recon.geometry.rotation import rotation_6d_to_matrix
 from v3recon.types import TRANS_SIZE
@@ -92,7 +92,7 @@ class Refiner(nn.Module):
         points = self.mean + code.unflatten(1, self.mean.shape)
         posed = points @ rotation_6d_to_matrix(rotation) + trans[:, None]
         pixels = project(posed, camera)
-        return ((2 * pixels + 1) / camera.image_size - 1).clamp(-2, 2)
+        return to_grid(pixels, camera).clamp(-2, 2)
 
     @torch.no_grad()
     def set_points(self, model: LinearFaceModel, unit: Tensor) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import sparse
-from scipy.sparse.linalg import splu
 
 from v3recon.face_models.arkit import ARKIT_NAMES
 from v3recon.photohead.fit_template import (
@@ -13,7 +12,7 @@ from v3recon.photohead.fit_template import (
     eyeball_centers,
 )
 from v3recon.photohead.loops import HeadLoops, split_loop
-from v3recon.photohead.registration import edges_of, graph_laplacian
+from v3recon.photohead.registration import edges_of, graph_laplacian, spread_change
 from v3recon.photohead.template import HeadTemplate
 
 _RIDGE = 0.5
@@ -117,14 +116,7 @@ def _close_lids(
     ids, aims = np.concatenate(ids), np.concatenate(targets)
     change = aims - (fitted.mean + shape)[ids]
     skin = template.quads[template.quad_surface == 0]
-    count = len(shape)
-    laplacian = graph_laplacian(edges_of(skin), count)
-    rows = sparse.csr_matrix(
-        (np.ones(len(ids)), (np.arange(len(ids)), ids)), shape=(len(ids), count)
-    )
-    matrix = laplacian.T @ laplacian + 100.0 * rows.T @ rows + 0.02 * sparse.eye(count)
-    spread = splu(sparse.csc_matrix(matrix)).solve(100.0 * rows.T @ change)
-    return shape + spread
+    return shape + spread_change(graph_laplacian(edges_of(skin), len(shape)), ids, change)
 
 
 def _meeting_line(

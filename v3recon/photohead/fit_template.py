@@ -16,6 +16,7 @@ from v3recon.photohead.registration import (
     edges_of,
     graph_laplacian,
     solve_similarity,
+    spread_change,
     triangulate,
     vertex_normals,
 )
@@ -289,7 +290,6 @@ def _join_lips(
     Both halves of each of the seam's loops go to the curve midway between them, in the mean head
     and in every mode; a smooth change carries the rest of the lips along.
     """
-    count = len(mean)
     stacked = np.concatenate([mean[None], modes])  # [1 + K, Vc, 3]
     ids, aims = [], []
     for loop in loops.mouth[1:]:
@@ -307,10 +307,8 @@ def _join_lips(
             aims.append((stacked[:, own] + across) / 2)
     joined, aim = np.concatenate(ids), np.concatenate(aims, 1)
     change = (aim - stacked[:, joined]).transpose(1, 0, 2).reshape(len(joined), -1)
-    rows = _rows(joined, count)
-    matrix = laplacian.T @ laplacian + 100.0 * rows.T @ rows + 0.02 * sparse.eye(count)
-    spread = splu(sparse.csc_matrix(matrix)).solve(100.0 * rows.T @ change)
-    stacked = stacked + spread.reshape(count, -1, 3).transpose(1, 0, 2)
+    spread = spread_change(laplacian, joined, change)
+    stacked = stacked + spread.reshape(len(mean), -1, 3).transpose(1, 0, 2)
     return stacked[0], stacked[1:]
 
 

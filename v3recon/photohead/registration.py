@@ -136,6 +136,22 @@ def graph_laplacian(edges: np.ndarray, count: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(sparse.eye(count) - sparse.diags(1 / degree) @ graph)
 
 
+def spread_change(laplacian: sparse.csr_matrix, ids: np.ndarray, change: np.ndarray) -> np.ndarray:
+    """Displacements [V, C] that carry the surroundings of some vertices smoothly along.
+
+    Args:
+        laplacian: [V, V] of `graph_laplacian`.
+        ids: [N] vertices.
+        change: [N, C] their own displacements.
+    """
+    count = len(laplacian.indptr) - 1
+    rows = sparse.csr_matrix(
+        (np.ones(len(ids)), (np.arange(len(ids)), ids)), shape=(len(ids), count)
+    )
+    matrix = laplacian.T @ laplacian + 100.0 * rows.T @ rows + 0.02 * sparse.eye(count)
+    return splu(sparse.csc_matrix(matrix)).solve(100.0 * rows.T @ change)
+
+
 @dataclass(frozen=True)
 class Pull:
     """Places that combinations of control vertices should reach.

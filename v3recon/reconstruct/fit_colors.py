@@ -15,7 +15,7 @@ from torch.nn.functional import grid_sample
 
 from v3recon.decode import posed_normals
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.geometry.camera import Camera
+from v3recon.geometry.camera import Camera, to_grid
 from v3recon.geometry.spherical_harmonics import AMBIENT, sh_basis
 from v3recon.types import SH_SIZE, Decoded
 
@@ -54,11 +54,10 @@ def color_points(model: LinearFaceModel, count: int = POINTS) -> ColorPoints:
     labeled = (model.part_labels > 0).nonzero()[:, 0]
     place = torch.linspace(0, len(labeled) - 1, min(count, len(labeled)), device=labeled.device)
     index = labeled[place.long()]
-    size = model.sizes[2]
-    one_each = torch.eye(size, device=index.device)
-    mean = model.albedo(one_each.new_zeros(1, size))[0, index]
-    basis = torch.stack([model.albedo(row[None])[0, index] - mean for row in one_each], -1)
-    return ColorPoints(index, mean, basis)
+    one_each = torch.eye(model.sizes[2], device=index.device)
+    mean = model.albedo(torch.zeros_like(one_each[:1]))[0, index]
+    basis = model.albedo(one_each)[:, index] - mean
+    return ColorPoints(index, mean, basis.permute(1, 2, 0).contiguous())
 
 
 def sample_colors(
@@ -77,7 +76,7 @@ def sample_colors(
         colors [B, P, 3], normals [B, P, 3] (world frame), weights [B, P]: 0 where a point faces
         away or lies outside of the crop.
     """
-    places = (2 * decoded.points_2d[:, points.index] + 1) / camera.image_size - 1
+    places = to_grid(decoded.points_2d[:, points.index], camera)
     colors = grid_sample(image, places[:, :, None], align_corners=False)[..., 0].transpose(1, 2)
     normals = posed_normals(decoded, model)[:, points.index]
     eye = normals.new_tensor([0.0, 0.0, camera.distance])

@@ -18,13 +18,13 @@ from v3recon.decode import decode
 from v3recon.detection.crop import (
     CropTransform,
     crop_again,
-    crop_image,
     crop_of_detection,
     crop_of_photo,
     input_matrix,
     resize_crop,
     widened,
 )
+from v3recon.detection.crop_pixels import crop_image
 from v3recon.detection.detect import DETECTORS, detect_faces
 from v3recon.face_models.bfm import five_points, load_similarity_landmarks
 from v3recon.face_models.linear_face_model import LinearFaceModel
@@ -344,12 +344,7 @@ class FaceReconstructor:
             part = faces[start : start + self.batch_size]
             photos = images[start : start + self.batch_size]
             batch = self._pixels(photos, [face.crop for face in part])
-            with full_precision(), torch.inference_mode():
-                coeffs, logits = self._with_seen(batch.flip(3))
-                mirrored = decode(coeffs, self.model, self.camera)
-            found = torch.cat([face.decoded.points_2d for face in part])
-            ids = self.model.landmarks_68
-            apart = mirror_distance(found[:, ids], mirrored.points_2d[:, ids], self.camera)
+            apart, logits = self._in_mirror(batch, part)
             for number, (face, distance) in enumerate(zip(part, apart.tolist(), strict=True)):
                 rating = face_quality(distance, face.landmarks_68, face.detection)
                 known = replace(face.batch, quality=torch.tensor([rating]))
@@ -359,6 +354,24 @@ class FaceReconstructor:
                     known = self._colored(replace(known, seen=seen), batch[one])
                 finished.append(Face(known))
         return finished
+
+    def mirror_distances(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> Tensor:
+        """[N] how far the landmarks of faces are from those of their mirror images.
+
+        Args:
+            images: photos [H, W, 3] uint8 RGB, one for each face.
+            faces: of these photos; as many as go through the network together.
+        """
+        return self._in_mirror(self._pixels(images, [face.crop for face in faces]), faces)[0]
+
+    def _in_mirror(self, batch: Tensor, faces: Sequence[Face]) -> tuple[Tensor, Tensor | None]:
+        """Distances [N] of landmarks from those of mirrored crops, and what these show."""
+        with full_precision(), torch.inference_mode():
+            coeffs, logits = self._with_seen(batch.flip(3))
+            mirrored = decode(coeffs, self.model, self.camera)
+        found = torch.cat([face.decoded.points_2d for face in faces])
+        ids = self.model.landmarks_68
+        return mirror_distance(found[:, ids], mirrored.points_2d[:, ids], self.camera), logits
 
     def _with_seen(self, batch: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
         """Coefficients of crops, and the logits of what is seen where the network tells it."""

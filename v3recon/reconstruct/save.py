@@ -200,17 +200,12 @@ def write_face(
         wanted = choice.seg or choice.seg_visible
         segmented = pool.submit(lambda: segment(face) if wanted else None)
         appearance = make_appearance(face.batch)
-        head_options: dict[str, Any] = {
-            "image": image,
-            "texture_size": choice.texture_size,
-            "appearance": appearance,
-            "name": name,
-        }
         if choice.extracted_texture:
             start("_uv.obj", write_photo_meshes)  # the longest one first
         start(".png", write_picture_and_values)
         if choice.glb and not choice.extracted_texture:
-            start(".glb", write_face_glb, face, **head_options)
+            known: dict[str, Any] = {"image": image, "appearance": appearance, "name": name}
+            start(".glb", write_face_glb, face, texture_size=choice.texture_size, **known)
         if choice.model_texture:
             start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0])
         for job in jobs:  # grows while jobs start others, which they do before they end

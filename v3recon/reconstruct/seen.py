@@ -18,15 +18,13 @@ from torch.nn.functional import grid_sample, normalize
 
 from v3recon.decode import posed_normals
 from v3recon.face_models.landmarks import landmark_points
-from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.parts import MIRROR_LABELS
-from v3recon.geometry.camera import Camera
-from v3recon.networks.encoder import SEEN_NAMES
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.camera import Camera, to_grid
+from v3recon.networks.encoder import MIRROR_SEEN, SEEN_NAMES
 from v3recon.types import Decoded
 
 FIRST_COVER = SEEN_NAMES.index("hair")
 """From here on `SEEN_NAMES` are things before the face."""
-MIRROR_SEEN = (*MIRROR_LABELS, *range(len(PART_NAMES) + 1, len(SEEN_NAMES)))
 _INWARD = 0.06
 """Share of the way to the middle of the face at which the cover of a landmark is read: at the
 outline itself the map is undecided between face and background."""
@@ -60,9 +58,9 @@ def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
         [N, P] 0…1; beyond the crop the value at its border.
     """
     cover = seen[:, FIRST_COVER:].float().sum(1, keepdim=True) / 255
-    places = (2 * points_2d + 1) / camera.image_size - 1
+    places = to_grid(points_2d, camera)[:, :, None]
     found = grid_sample(
-        cover.to(points_2d.dtype), places[:, :, None], padding_mode="border", align_corners=False
+        cover.to(points_2d.dtype), places, padding_mode="border", align_corners=False
     )
     return found[:, 0, :, 0].clamp(0, 1)
 

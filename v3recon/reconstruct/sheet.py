@@ -255,10 +255,10 @@ def draw_sheet(
     matrix = panel_matrix(to_numpy(face.points_photo), face.image_size)
     size = (PANEL_SIZE, PANEL_SIZE)
     panel = panel_image(image, matrix)
-    from_crop = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
+    to_panel_frame = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
     faces = face.model.faces
     with full_precision(), threads_limited(1):  # small steps, as in `segment.segment_both`
-        from_crop = from_crop.to(face.points_photo)
+        from_crop = to_panel_frame.to(face.points_photo)
         clip = to_clip(face.decoded.vertices, face.camera, size, from_crop)
         fragments = rasterize(clip, faces, size, face.batch.rasterizer)
         shape, mask = render_shape(appearance.normals, fragments, faces)
@@ -281,22 +281,17 @@ def draw_sheet(
         },
         labels=labels if choice.seg_visible else None,
         part_bits=bits if choice.seg else None,
-        seen=_seen_panel(face, matrix) if choice.seg_seen else None,
-        turned=_turned_shapes(face),
+        seen=(
+            seen_in_photo(face.seen[None], to_panel_frame, face.camera, size)[0]
+            if choice.seg_seen and face.seen is not None
+            else None
+        ),
+        turned=_turned_shapes(face, appearance),
     )
     return contact_sheet(panels)
 
 
-def _seen_panel(face: Face, matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8] | None:
-    """What the photo shows, in the panel frame; None where the network does not tell."""
-    if face.seen is None:
-        return None
-    to_panel_frame = compose_affine_2d(torch.from_numpy(matrix), face.batch.crop.inverse_matrix)
-    size = (PANEL_SIZE, PANEL_SIZE)
-    return seen_in_photo(face.seen[None], to_panel_frame, face.camera, size)[0]
-
-
-def _turned_shapes(face: Face) -> dict[str, Image]:
+def _turned_shapes(face: Face, appearance: Appearance) -> dict[str, Image]:
     """The grey shape of a whole head from three sides; nothing of a model of the face alone."""
     model = face.model
     if model.group_labels is None:
@@ -309,7 +304,7 @@ def _turned_shapes(face: Face) -> dict[str, Image]:
     with full_precision(), threads_limited(1):
         vertices = _SMALLER * (shape - middle) @ rotation
         vertices = vertices - vertices.new_tensor([0, 0, _AWAY])
-        normals = model.normals(shape) @ rotation
+        normals = appearance.normals @ face.decoded.rotation.transpose(1, 2) @ rotation
         clip = to_clip(vertices, face.camera, size)
         fragments = rasterize(clip, model.faces, size, face.batch.rasterizer)
         pictures, masks = render_shape(normals, fragments, model.faces)

@@ -12,7 +12,7 @@ import torch
 
 from v3recon.data.augment import Placement, crop_matrix, resize_matrix
 from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
-from v3recon.detection.crop import crop_image
+from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.networks.checkpoints import load_checkpoint

@@ -12,7 +12,7 @@ from torch import Tensor
 from v3recon.data.augment import Placement, crop_matrix
 from v3recon.data.regions import polygon_labels, repair_sides_by_mesh
 from v3recon.decode import decode
-from v3recon.detection.crop import crop_image
+from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.fit_landmarks import fit_landmarks

@@ -265,12 +265,11 @@ def loaded(samples: FaceSamples, plan: BatchPlan, workers: int) -> Iterator[Face
 
 
 def detect(photos: Path, cache: Path) -> Path:
-    """The detector's points of all photos but those of the split `test`; done once."""
+    """The detector's points of all photos but those of the split `test`; each is detected once."""
     path = cache / "detections.npz"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        files = [entry.file for entry in read_photo_index(photos) if entry.split != "test"]
-        detect_photos(photos, files, path, 1)
+    cache.mkdir(parents=True, exist_ok=True)
+    files = [entry.file for entry in read_photo_index(photos) if entry.split != "test"]
+    detect_photos(photos, files, path, 1)
     return path
 
 

@@ -9,11 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.decode import decode
-from v3recon.detection.crop import crop_again, crop_image, input_matrix
+from v3recon.detection.crop import crop_again
 from v3recon.reconstruct.faces import Face
-from v3recon.reconstruct.precision import full_precision
-from v3recon.reconstruct.quality import DOUBTFUL, face_quality, mirror_distance
+from v3recon.reconstruct.quality import DOUBTFUL, face_quality
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.video.frames import Frame
 
@@ -232,14 +230,7 @@ class Follower:
 
 def mirror_quality(tool: FaceReconstructor, image: np.ndarray, face: Face) -> float:
     """0…1, how probably a face is one and found right, by a look at its mirror image."""
-    size = tool.regressor.input_size
-    crop = crop_image(image, input_matrix(face.crop.matrix, size, tool.camera), size)
-    pixels = torch.from_numpy(np.ascontiguousarray(crop[:, ::-1]))
-    batch = pixels.to(tool.device).permute(2, 0, 1)[None].float() / 255
-    with full_precision(), torch.inference_mode():
-        mirrored = decode(tool.regressor(batch), tool.model, tool.camera).points_2d
-    ids = tool.model.landmarks_68
-    apart = mirror_distance(face.decoded.points_2d[:, ids], mirrored[:, ids], tool.camera)
+    apart = tool.mirror_distances([image], [face])
     return face_quality(float(apart[0]), face.landmarks_68, None)
 
 
