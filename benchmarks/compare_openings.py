@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.evaluation.openings import APERTURES, LINES
+from v3recon.evaluation.openings import LINES
+from v3recon.face_models.openings import APERTURES
 
 DRAWS = 4000
 SHUT = 0.1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import cv2
 import numpy as np
@@ -13,7 +13,14 @@ import torch
 from v3recon.data.augment import AugmentSettings, Placement, occlude
 from v3recon.data.draw_heads import DrawnHeads, draw_heads, load_heads, save_heads
 from v3recon.data.face_samples import DRAWN, BatchPlan, FaceSamples, collate
-from v3recon.data.face_table import load_table, make_table, save_table, table_key
+from v3recon.data.face_table import (
+    load_table,
+    make_table,
+    rare_faces,
+    rows_by_source,
+    save_table,
+    table_key,
+)
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
@@ -109,6 +116,23 @@ def plan_of(photos, start_step=0, pair_share=0.5):
         sizes=[64] * 5 + [80] * 5, drawn_shares=[0.5] * 10, start_step=start_step,
         pair_share=pair_share,
     )  # fmt: skip
+
+
+def test_closed_eyes_and_open_mouths_come_more_often(photos):
+    table = make_table(photos[0], "train", photos[1])
+    marked = np.repeat(load_face_mesh().mean[None, load_face_mesh().landmarks_68, :2], 4, 0)
+    marked[..., 1] *= -1  # y down
+    marked[1, [37, 38]] = marked[1, [41, 40]]  # right lids meet
+    marked[2, [65, 66, 67]] += [0, np.ptp(marked[2, :, 1])]
+    detected = np.full((4, len(table.detected[0]), 2), np.nan)
+    detected[3, load_face_mesh().landmarks_68] = marked[1]
+    marked[3] = np.nan
+    names = np.array(["a", "a", "b", "b"])
+    table = replace(table, source=names, marked=marked, detected=detected)
+    assert rare_faces(table).tolist() == [False, True, True, True]
+    found = rows_by_source(table, ["a", "b", "c"], 3)
+    assert found.keys() == {"a", "b"}
+    assert found["a"].tolist() == [0, 1, 1, 1] and found["b"].tolist() == [2] * 3 + [3] * 3
 
 
 def test_a_plan_is_the_same_wherever_it_starts(photos):

@@ -14,15 +14,10 @@ from PIL import Image
 
 from v3recon.cli.evaluate import main
 from v3recon.evaluation.masked import labels_of_face
-from v3recon.evaluation.openings import (
-    CLOSED_EYE,
-    OPEN_MOUTH,
-    openings_of_labels,
-    openings_of_points,
-    response,
-)
+from v3recon.evaluation.openings import openings_of_labels, response
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.openings import CLOSED_EYE, OPEN_MOUTH, openings_of_points
 from v3recon.io.images import read_image
 from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor

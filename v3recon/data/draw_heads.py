@@ -29,6 +29,8 @@ from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image
 from v3recon.types import SH_SIZE, FaceCoeffs
 
+DRAWING = 2
+"""Number of this way of drawing; caches of another are not used."""
 SIZE = 160
 """Side of the pictures, pixels."""
 HAIR_SHARE = 0.75
@@ -129,8 +131,12 @@ def _expressions(model: LinearFaceModel, count: int, normal, uniform) -> Tensor:
         if name.endswith("Left") and name[:-4] + "Right" in names[:shapes]:
             right = names.index(name[:-4] + "Right")
             weights[alike, right] = weights[alike, left]
-    for name, often in (("eyeBlink", 0.14), ("jawOpen", 0.25), ("mouthSmile", 0.25)):
-        hit = (uniform(count) < often).float() * uniform(count)
+    for name, often, root in (
+        ("eyeBlink", 0.3, 0.5),
+        ("jawOpen", 0.25, 1),
+        ("mouthSmile", 0.25, 1),
+    ):
+        hit = (uniform(count) < often).float() * uniform(count) ** root
         for column in (k for k, n in enumerate(names[:shapes]) if n.startswith(name)):
             weights[:, column] = torch.maximum(weights[:, column], hit)
     tongue = names.index("tongueOut") if "tongueOut" in names else None

@@ -12,8 +12,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from v3recon.face_models.detector_mesh import POINT_COUNT, estimate_pose, load_face_mesh
+from v3recon.face_models.openings import CLOSED_EYE, OPEN_MOUTH, openings_of_points
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
@@ -225,10 +227,24 @@ def _toward_camera(pose: np.ndarray) -> np.ndarray:
     return total[:, 2] * np.sign(straight) > 0
 
 
-def rows_by_source(table: FaceTable, sources: Sequence[str]) -> dict[str, np.ndarray]:
-    """Rows of each source that the table has."""
+def rows_by_source(
+    table: FaceTable, sources: Sequence[str], rare: int = 1
+) -> dict[str, np.ndarray]:
+    """Rows of each source that the table has; those of `rare_faces` so many times."""
+    times = np.where(rare_faces(table), rare, 1)
     found = {name: np.flatnonzero(table.source == name) for name in sources}
-    return {name: rows for name, rows in found.items() if len(rows)}
+    return {name: rows.repeat(times[rows]) for name, rows in found.items() if len(rows)}
+
+
+def rare_faces(table: FaceTable) -> np.ndarray:
+    """[N] whether an eye is closed or the mouth open, by marked points, else by detected ones."""
+    detected = table.detected[:, load_face_mesh().landmarks_68]
+    marked, found = (
+        openings_of_points(torch.from_numpy(points).double()).numpy()
+        for points in (table.marked, detected)
+    )
+    openings = np.where(np.isfinite(marked), marked, found)  # a comparison with NaN is False
+    return (openings[:, :2] < CLOSED_EYE).any(1) | (openings[:, 2] > OPEN_MOUTH)
 
 
 def known_shares(table: FaceTable, shares: Mapping[str, float]) -> dict[str, float]:

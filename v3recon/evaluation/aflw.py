@@ -12,16 +12,11 @@ from torch import Tensor
 
 from v3recon.evaluation.landmark_scores import error_table
 from v3recon.evaluation.marked import Seen, reconstruct_marked, show_worst
-from v3recon.evaluation.openings import (
-    HEADER,
-    LIMITS_NOTE,
-    Openings,
-    opening_rows,
-    openings_of_points,
-)
+from v3recon.evaluation.openings import HEADER, LIMITS_NOTE, Openings, opening_rows
 from v3recon.evaluation.options import AflwFacesOptions
 from v3recon.evaluation.report import Report, Table, WorstCases
 from v3recon.face_models.landmarks import INNER_51
+from v3recon.face_models.openings import openings_of_points
 from v3recon.io.photo_index import VISIBLE
 
 POINTS_21: tuple[tuple[int, ...], ...] = (

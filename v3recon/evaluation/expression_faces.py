@@ -14,18 +14,14 @@ import torch
 from torch import Tensor
 
 from v3recon.evaluation.masked import PART_GROUPS, labels_of_face
-from v3recon.evaluation.openings import (
-    APERTURES,
-    Openings,
-    openings_of_labels,
-    openings_of_points,
-)
+from v3recon.evaluation.openings import Openings, openings_of_labels
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.predict import Case, FacePlace, Outcome, landmarks_68_of, run_cases
 from v3recon.evaluation.report import Report, WorstCases, landmark_panels, parts_panels
 from v3recon.face_models.bfm import five_points
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.face_models.openings import APERTURES, openings_of_points
 from v3recon.io.images import read_image
 from v3recon.reconstruct.faces import Face as FoundFace
 from v3recon.reconstruct.reconstructor import FaceReconstructor

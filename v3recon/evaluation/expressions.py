@@ -20,19 +20,13 @@ from v3recon.evaluation.expression_faces import (
     read_faces,
 )
 from v3recon.evaluation.masked import place_of_mask
-from v3recon.evaluation.openings import (
-    CLOSED_EYE,
-    HEADER,
-    LIMITS_NOTE,
-    OPEN_MOUTH,
-    opening_rows,
-    openings_of_labels,
-)
+from v3recon.evaluation.openings import HEADER, LIMITS_NOTE, opening_rows, openings_of_labels
 from v3recon.evaluation.options import ExpressionOptions
 from v3recon.evaluation.predict import load_reconstructor
 from v3recon.evaluation.report import Report, Table, WorstCases, percent
 from v3recon.evaluation.synthetic_expressions import read_synthetic, summarize_synthetic
 from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.openings import CLOSED_EYE, OPEN_MOUTH
 from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS
 from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, read_celebamask
 from v3recon.io.messages import one_line

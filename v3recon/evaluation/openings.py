@@ -1,9 +1,7 @@
-"""Openings of eyes and mouths: the one measure, by points or by part labels, and its figures.
+"""Openings of eyes and mouths by points or by part labels, and their figures.
 
-The opening of an eye is the mean distance of its two pairs of lid points, across the line of its
-corners, over their distance; that of a mouth the same of its three inner pairs, over the distance
-of the outer corners. In masks it is the mean height of the eye, or of what lies between the lips,
-over the width.
+By points they are those of `face_models.openings`. In masks an opening is the mean height of the
+eye, or of what lies between the lips, over the width.
 """
 
 from __future__ import annotations
@@ -12,17 +10,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from v3recon.evaluation.report import percent
+from v3recon.face_models.openings import CLOSED_EYE, OPEN_MOUTH
 from v3recon.face_models.parts import LIP_LABELS
 
-APERTURES = ("right eye", "left eye", "mouth")
-CLOSED_EYE = 0.15
-"""Opening over width below which an eye counts as closed; ordinary eyes have 0.2 to 0.35."""
-OPEN_MOUTH = 0.2
-"""Gap of the lips over the mouth's width above which a mouth counts as open."""
 LEAST_CHANGE = 0.05
 """Smaller true changes of an opening say nothing about the response."""
 _EYES, _MOUTH = slice(0, 2), slice(2, 3)
@@ -39,9 +32,6 @@ LIMITS_NOTE = (
     f"as open above {OPEN_MOUTH:.0%}; 'as such': the prediction is on the same side of it"
 )
 
-_CORNERS = ((36, 39), (42, 45), (60, 64))
-_PAIRS = (((37, 41), (38, 40)), ((43, 47), (44, 46)), ((61, 67), (62, 66), (63, 65)))
-_WIDTHS = ((36, 39), (42, 45), (48, 54))
 _UP_LIP, _DOWN_LIP = LIP_LABELS
 _MIDDLE = 0.5
 """Share of the width, around its middle, over which a mask's heights are averaged."""
@@ -93,28 +83,6 @@ def opening_rows(lines: dict[str, dict[str, float]], suffix: str = "") -> list[t
         for name, line in lines.items()
         if line["count"]
     ]
-
-
-def openings_of_points(points: Tensor, target: Tensor | None = None) -> Tensor:
-    """Openings of `APERTURES` [B, 3] by 68 points; crossed lids and lips are below zero.
-
-    NaN where one of the points that are needed is.
-
-    Args:
-        points: [B, 68, 2] any pixels, y down.
-        target: [B, 68, 2] points whose widths to divide by; default the same.
-    """
-    assert points.shape[1:] == (68, 2), points.shape
-    widths = points if target is None else target
-    found = []
-    for corners, pairs, ends in zip(_CORNERS, _PAIRS, _WIDTHS, strict=True):
-        along = points[:, corners[1]] - points[:, corners[0]]
-        across = torch.stack([-along[:, 1], along[:, 0]], 1)
-        across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-9)
-        gaps = [((points[:, low] - points[:, up]) * across).sum(1) for up, low in pairs]
-        width = (widths[:, ends[1]] - widths[:, ends[0]]).norm(dim=1).clamp(min=1e-9)
-        found.append(torch.stack(gaps).mean(0) / width)
-    return torch.stack(found, 1)
 
 
 def openings_of_labels(labels: np.ndarray) -> np.ndarray:

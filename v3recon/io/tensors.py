@@ -1,4 +1,4 @@
-"""Files of torch of foreign origin: tensors, numbers and text, and nothing that runs."""
+"""Files of torch: tensors, numbers and text, and nothing that runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from v3recon.io.atomic import replace_on_success
 
 _OVERHEAD = 1 << 20  # names and padding of an archive
 
@@ -51,6 +53,16 @@ def read_tensor_file(path: str | Path) -> dict[str, Any]:
     if sum(sizes) > 16 * path.stat().st_size + _OVERHEAD:
         raise ValueError(f"{path}: promises {sum(sizes) / 1e6:.0f} MB of tensors; refused")
     return content
+
+
+def write_tensor_file(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Save a dict whole or not at all; the same contents give the same bytes.
+
+    Raises:
+        OSError: if the file cannot be written; an old file stays untouched.
+    """
+    with replace_on_success(path) as temporary, temporary.open("wb") as stream:
+        torch.save(dict(content), stream)  # given a name, torch writes it into the file
 
 
 class _RefusedError(ValueError):

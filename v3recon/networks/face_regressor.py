@@ -18,9 +18,8 @@ from torch import Tensor, nn
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.rotation import matrix_to_euler, rotation_6d_to_matrix
-from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line
-from v3recon.io.tensors import read_tensor_file
+from v3recon.io.tensors import read_tensor_file, write_tensor_file
 from v3recon.networks.encoder import Encoder
 from v3recon.networks.refiner import ROTATION_SIZE, Refiner, split_state
 from v3recon.types import SH_SIZE, TRANS_SIZE, FaceCoeffs
@@ -277,8 +276,7 @@ def save_face_regressor(
     weights: dict[str, Tensor] = {}
     for key, value in regressor.state_dict().items():
         weights |= _stored(key, value.detach().cpu())
-    with replace_on_success(path) as temporary:
-        torch.save({"format": FORMAT, "description": text, "weights": weights}, temporary)
+    write_tensor_file(path, {"format": FORMAT, "description": text, "weights": weights})
 
 
 def load_face_regressor(path: str | Path) -> tuple[FaceRegressor, FaceRegressorDescription]:

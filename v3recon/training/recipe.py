@@ -38,6 +38,7 @@ class Recipe:
         average: decay of the averaged weights, which are exported.
         precision: of the encoder.
         drawn_heads: how many are drawn.
+        rare: how many times as often as others a photo with a closed eye or an open mouth is seen.
         pair_share: of photos followed by another of the same person.
         pixels: schedule of the input's side; held between.
         rate: schedule of the learning rate's factor; joined by lines.
@@ -58,6 +59,7 @@ class Recipe:
     average: float = 0.999
     precision: str = "bfloat16"
     drawn_heads: int = 6000
+    rare: int = 1
     pair_share: float = 0.25
     pixels: Schedule = ((0.0, 112),)
     rate: Schedule = ((0.0, 1.0), (1.0, 0.0))
@@ -80,8 +82,8 @@ class Recipe:
             raise ValueError(f"pixels must be multiples of 16 from 64, got {sides}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {self.precision}")
-        if self.batch_size < 2 or self.steps < 1 or self.drawn_heads < 0:
-            raise ValueError("batch_size must be at least 2, steps 1, drawn_heads 0")
+        if self.batch_size < 2 or min(self.steps, self.rare) < 1 or self.drawn_heads < 0:
+            raise ValueError("batch_size must be at least 2, steps and rare 1, drawn_heads 0")
         if not 0 <= self.average < 1 or not self.learning_rate > 0:
             raise ValueError("average must be in 0…1 and learning_rate above 0")
 

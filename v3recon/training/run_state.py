@@ -1,9 +1,4 @@
-"""State of a training run in one small file, from which it goes on exactly.
-
-Weights are stored in float32, what the optimizer remembers of them and their average's distance
-from them in bfloat16. The running process rounds its own to the same values when it writes, so that
-a run that goes on and one that is resumed are the same.
-"""
+"""State of a training run in one file, from which it goes on exactly."""
 
 from __future__ import annotations
 
@@ -13,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import one_line
-from v3recon.io.tensors import read_tensor_file
+from v3recon.io.tensors import read_tensor_file, write_tensor_file
 from v3recon.networks.face_regressor import FaceRegressor
 
 FORMAT = "v3recon-training-run"
-FORMAT_VERSION = 1
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+FORMAT_VERSION = 2
 
 
 @dataclass
@@ -42,38 +34,22 @@ class RunState:
     optimizer: torch.optim.Optimizer
 
 
-@torch.no_grad()
 def save_run(path: Path, state: RunState, recipe: dict[str, Any], inputs: dict[str, str]) -> None:
-    """Write a run's state; what was rounded is rounded in the run as well.
+    """Write a run's state.
 
     Raises:
         OSError: if the file cannot be written; an old file stays untouched.
     """
-    weights = {key: value.detach().cpu() for key, value in state.network.state_dict().items()}
-    average = {}
-    for key, value in state.averaged.state_dict().items():
-        if value.is_floating_point():
-            difference = torch.nan_to_num(value.cpu() - weights[key]).bfloat16()
-            value.copy_(weights[key] + difference.float())
-            average[key] = difference
-    moments: list[dict[str, Tensor]] = []
-    for parameter in _parameters(state.optimizer):
-        kept = state.optimizer.state.get(parameter, {})
-        for name in _MOMENTS:
-            if name in kept:
-                kept[name].copy_(kept[name].bfloat16().float())
-        moments.append({name: kept[name].bfloat16().cpu() for name in _MOMENTS if name in kept})
     text = json.dumps({"version": FORMAT_VERSION, "recipe": recipe, "inputs": inputs})
     content = {
         "format": FORMAT,
         "description": text,
         "step": state.step,
-        "weights": weights,
-        "average": average,
-        "moments": moments,
+        "weights": state.network.state_dict(),
+        "average": state.averaged.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
     }
-    with replace_on_success(path) as temporary:
-        torch.save(content, temporary)
+    write_tensor_file(path, content)
 
 
 def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -89,13 +65,14 @@ def read_run(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         description = json.loads(content["description"])
         if int(description["version"]) > FORMAT_VERSION:
             raise ValueError("made by a newer version of v3recon; update it")
+        if int(description["version"]) < FORMAT_VERSION:
+            raise ValueError("made by an older version of v3recon; use another --out")
         int(content["step"])
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {one_line(error)}") from None
     return content, description
 
 
-@torch.no_grad()
 def restore_run(content: dict[str, Any], state: RunState) -> None:
     """Put a file's contents into a run that was just built.
 
@@ -104,22 +81,8 @@ def restore_run(content: dict[str, Any], state: RunState) -> None:
     """
     try:
         state.network.load_state_dict(content["weights"])
-        state.averaged.load_state_dict(content["weights"])
-        for key, value in state.averaged.state_dict().items():
-            if key in content["average"]:
-                value.copy_(content["weights"][key] + content["average"][key].float())
-        step = int(content["step"])
-        parameters = _parameters(state.optimizer)
-        for parameter, moments in zip(parameters, content["moments"], strict=True):
-            if moments:
-                state.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step)),
-                    **{name: moments[name].float().to(parameter.device) for name in _MOMENTS},
-                }
-        state.step = step
-    except (KeyError, RuntimeError, ValueError) as error:
+        state.averaged.load_state_dict(content["average"])
+        state.optimizer.load_state_dict(content["optimizer"])
+        state.step = int(content["step"])
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the state is of another network ({one_line(error)})") from None
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from v3recon.data.augment import BOX_FACTOR, Placement
-from v3recon.data.draw_heads import draw_heads, load_heads, save_heads
+from v3recon.data.draw_heads import DRAWING, draw_heads, load_heads, save_heads
 from v3recon.data.face_samples import DRAWN, BatchPlan, FaceBatch, FaceSamples, collate
 from v3recon.data.face_table import (
     FaceTable,
@@ -133,7 +133,7 @@ def train(
     stop = _Stop(options.stop_after)
     points = FacePoints(model).to(device)
     shares = known_shares(tables["train"], recipe.shares)
-    rows = rows_by_source(tables["train"], list(shares))
+    rows = rows_by_source(tables["train"], list(shares), recipe.rare)
     say(describe_photos(tables, shares, recipe))
     plan = BatchPlan(
         rows | ({DRAWN: np.arange(len(heads))} if heads is not None else {}),
@@ -291,7 +291,7 @@ def prepare_heads(
     """Drawn heads, from the cache if they were drawn before."""
     if recipe.drawn_heads == 0:
         return None
-    path = cache / f"heads_{model.content_hash[:12]}_{recipe.drawn_heads}_{recipe.seed}"
+    path = cache / f"heads{DRAWING}_{model.content_hash[:12]}_{recipe.drawn_heads}_{recipe.seed}"
     if not path.is_dir():
         files = [options.photos / str(name) for name in table.file[:: max(len(table) // 500, 1)]]
         partial = path.with_name(path.name + ".partial")
