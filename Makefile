@@ -21,7 +21,7 @@ $(STAMP): requirements.txt requirements-train.txt requirements-nodeps.txt pyproj
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(DEV_STAMP): $(STAMP) requirements-dev.txt
+$(DEV_STAMP): $(BUILD_STAMP) requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
 	@touch $@
 
@@ -34,7 +34,7 @@ install: $(STAMP)  ## set up .venv with what reconstruction and training need
 
 dev: $(DEV_STAMP)  ## the same, with test and lint tools
 
-build-env: $(BUILD_STAMP)  ## the same, with the detector that building the face model and `prepare` use
+build-env: $(BUILD_STAMP)  ## the same, with the landmark detector that training and building the face model use
 
 demo: $(STAMP)  ## reconstruct the example photo into results/
 	$(BIN)/python demo.py --inputpath examples --savepath results

@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from v3recon.networks.face_regressor import load_face_regressor
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -37,6 +40,31 @@ def test_python_examples_run(tmp_path, number):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_training_on_a_plain_folder_runs(tmp_path):
+    """README's line as it stands, but for its length: detection, drawn heads, steps, weights."""
+    pytest.importorskip("mediapipe", reason="the landmark detector is not installed (make dev)")
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")
+    folder = tmp_path / "PHOTOS" / "some"
+    folder.mkdir(parents=True)
+    with Image.open(ROOT / "examples/astronaut.jpg") as photo:
+        for k in range(3):
+            photo.rotate(5 * k).save(folder / f"{k}.jpg")
+        photo.crop((0, 0, 40, 40)).save(folder / "background.jpg")
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (line,) = (c for c in COMMANDS if re.match(r"\S*v3recon train ", c))
+    _, *words = shlex.split(line)
+    done = subprocess.run(
+        [sys.executable, "-m", "v3recon", *words, "--minutes", "0.06", "--workers", "0"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 photos to learn from" in done.stdout and "1 for `val`" in done.stdout
+    assert "broken.jpg" in done.stdout and "background.jpg" in done.stdout
+    network, said = load_face_regressor(tmp_path / "runs/photohead/weights.pth")
+    assert said.training["step"] == 2 and said.face_model == "photohead"
+    assert network.sizes == (80, 64, 80)
 
 
 @functools.cache

@@ -80,7 +80,7 @@ def test_detections_far_from_marked_points_are_left_out(photos):
     wrong["a/0.png"] = wrong["a/0.png"] + 30
     table = make_table(folder, "train", wrong)
     assert table.detected_weight.sum(1).astype(bool).tolist() == [False, True, True, True]
-    with pytest.raises(ValueError, match="no points at all"):
+    with pytest.raises(ValueError, match="for the split 'val' has a face"):
         make_table(folder, "val", detections)
 
 

@@ -132,13 +132,16 @@ def make_table(photos: Path, split: str, detections: Mapping[str, np.ndarray]) -
         ValueError: if nothing is left, or files of points are unusable.
     """
     rows = []
-    for entry in read_photo_index(photos):
+    for entry in read_photo_index(photos, usable=detections):
         if entry.split == split:
             row = _row(photos, entry, detections.get(entry.file))
             if row is not None:
                 rows.append(row)
     if not rows:
-        raise ValueError(f"nothing is known about the {split} photos of {photos}: no points at all")
+        raise ValueError(
+            f"no photo of {photos} for the split {split!r} has a face or hand-made points; "
+            "training needs photos with faces, one of them to be validated on"
+        )
     return FaceTable(**{f.name: np.stack([row[f.name] for row in rows]) for f in fields(FaceTable)})
 
 

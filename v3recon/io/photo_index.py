@@ -9,7 +9,7 @@ Left and right are the person's.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -116,7 +116,9 @@ class PersonLabels:
     age: str
 
 
-def read_photo_index(folder: Path, index: Path | None = None) -> list[PhotoEntry]:
+def read_photo_index(
+    folder: Path, index: Path | None = None, usable: Container[str] | None = None
+) -> list[PhotoEntry]:
     """Photos of a folder, sorted by file.
 
     Args:
@@ -125,6 +127,8 @@ def read_photo_index(folder: Path, index: Path | None = None) -> list[PhotoEntry
             mask_from`; default `index.csv` in the folder. Without one every photo in the folder
             and below is taken, with a `.pts` beside it as its points, and one in `VAL_SHARE` is of
             the split `val`, by its name.
+        usable: files of which something is known beside a `.pts`; without an index at least one
+            of them is of the split `val`. Default all.
 
     Returns:
         The photos; the split of each is that of the index except for the `test` ones
@@ -137,7 +141,7 @@ def read_photo_index(folder: Path, index: Path | None = None) -> list[PhotoEntry
         raise ValueError(f"{folder} is not a folder")
     if index is None and (folder / INDEX_NAME).is_file():
         index = folder / INDEX_NAME
-    entries = _read_rows(index) if index is not None else _scan(folder)
+    entries = _read_rows(index) if index is not None else _scan(folder, usable)
     if not entries:
         raise ValueError(f"no photos in {index or folder}")
     return sorted(entries, key=lambda entry: entry.file)
@@ -307,7 +311,7 @@ def _read_rows(index: Path) -> list[PhotoEntry]:
     return entries
 
 
-def _scan(folder: Path) -> list[PhotoEntry]:
+def _scan(folder: Path, usable: Container[str] | None) -> list[PhotoEntry]:
     entries = []
     for path in list_photos([folder]):
         file = PurePosixPath(path.relative_to(folder).as_posix())
@@ -316,9 +320,10 @@ def _scan(folder: Path) -> list[PhotoEntry]:
         split = "val" if _in_share("val", subject, VAL_SHARE) else "train"
         points = points if (folder / points).is_file() else ""
         entries.append(PhotoEntry(file.as_posix(), _source(file), subject, split, points))
-    if len(entries) > 1 and not any(entry.split == "val" for entry in entries):
+    known = [e for e in entries if usable is None or e.file in usable or e.landmarks]
+    if len(known) > 1 and not any(entry.split == "val" for entry in known):
         # Few photos: the one whose hash comes first is held out, whatever the others are.
-        chosen = min(entries, key=lambda entry: _digest("val", entry.subject))
+        chosen = min(known, key=lambda entry: _digest("val", entry.subject))
         entries[entries.index(chosen)] = replace(chosen, split="val")
     return entries
 

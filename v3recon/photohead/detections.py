@@ -167,6 +167,6 @@ def _write_cache(path: Path, known: dict[str, Entry]) -> None:
 
 def _install_message() -> str:
     return (
-        "building a face model needs MediaPipe: `make build-env`, or `pip install -r "
+        "detecting the 468 points of faces needs MediaPipe: `make build-env`, or `pip install -r "
         "requirements-build.txt` and `pip install --no-deps -r requirements-build-nodeps.txt`"
     )

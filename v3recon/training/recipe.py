@@ -88,13 +88,19 @@ class Recipe:
             raise ValueError("average must be in 0…1 and learning_rate above 0")
 
     def scaled(self, minutes: float | None) -> Recipe:
-        """The same recipe for a run of other length; every schedule is scaled with the steps."""
+        """The same recipe for a run of other length; every schedule is scaled with the steps.
+
+        No more heads are drawn than a short run shows.
+        """
         if minutes is None:
             return self
         if not minutes > 0:
             raise ValueError(f"minutes must be above 0, got {minutes}")
         steps = max(1, round(self.steps * minutes / self.minutes))
-        return replace(self, steps=steps, minutes=float(minutes))
+        shown = math.ceil(steps * self.batch_size * max(share for _, share in self.drawn))
+        return replace(
+            self, steps=steps, minutes=float(minutes), drawn_heads=min(self.drawn_heads, shown)
+        )
 
     def sizes(self) -> list[int]:
         """Pixels of each step."""

@@ -37,6 +37,7 @@ from v3recon.data.face_table import (
 )
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.io.messages import one_line, some_of
 from v3recon.io.photo_index import read_photo_index
 from v3recon.networks.encoder import lite0_from_imagenet
 from v3recon.networks.face_regressor import (
@@ -110,7 +111,7 @@ def train(
     out: Path = options.out
     out.mkdir(parents=True, exist_ok=True)
     cache: Path = options.cache or out / "prepared"
-    detections = options.detections or detect(options.photos, cache)
+    detections = options.detections or detect(options.photos, cache, say)
     tables = {
         split: prepare_table(options.photos, detections, cache, split) for split in ("train", "val")
     }
@@ -264,12 +265,19 @@ def loaded(samples: FaceSamples, plan: BatchPlan, workers: int) -> Iterator[Face
     )  # fmt: skip
 
 
-def detect(photos: Path, cache: Path) -> Path:
-    """The detector's points of all photos but those of the split `test`; each is detected once."""
+def detect(photos: Path, cache: Path, say: Callable[[str], None] = print) -> Path:
+    """The detector's points of all photos but those of the split `test`; each is detected once.
+
+    Photos that cannot be read are named, those without a face counted.
+    """
     path = cache / "detections.npz"
     cache.mkdir(parents=True, exist_ok=True)
     files = [entry.file for entry in read_photo_index(photos) if entry.split != "test"]
-    detect_photos(photos, files, path, 1)
+    found = detect_photos(photos, files, path, 1)
+    for name, reason in found.unreadable.items():
+        say(f"left out: {one_line(name)}: {reason}")
+    if found.faceless:
+        say(f"photos without a face, {len(found.faceless)}: {some_of(found.faceless)}")
     return path
 
 
