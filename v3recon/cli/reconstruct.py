@@ -31,6 +31,28 @@ INTERRUPTED = 130
 REFERENCE_FLAGS = ("ldm106_2d", "seg_visible")
 """Flags of 3DDFA_V3's program that are spelled with an underscore."""
 
+ALSO = (
+    *("ply", "sampled", "landmarks", "vertices", "camera", "depth", "pncc", "paf", "pose"),
+    "deep3d",
+)
+"""Names of `reconstruct.file_kinds.FILE_KINDS`, which is slow to import."""
+
+ANCESTOR_FLAGS = {
+    **{f"--dump_{kind}": ("--also", kind) for kind in ("ply", "depth", "pncc", "paf", "pose")},
+    "--dump_pts": ("--also", "landmarks"),
+    "--dump_vertex": ("--also", "vertices"),
+    "--dump_obj": ("--also", "sampled"),
+    "--is3d": ("--also", "sampled"),
+    "--isKpt": ("--also", "landmarks"),
+    "--isMat": ("--also", "vertices"),
+    "--isPose": ("--also", "pose"),
+    "--isDepth": ("--also", "depth"),
+    "--isFront": ("--front",),
+    "--isMask": ("--mask",),
+    "--isTexture": ("--extractTex",),
+}
+"""Switches of 3DDFA (`dump_`) and PRNet (`is`), and what is said here."""
+
 
 def parse_bool(text: str) -> bool:
     """A flag's value, in any case.
@@ -59,14 +81,15 @@ class ReconstructConfig:
 
     Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy (3DDFA_V3's values),
     NAME.npz and NAME.json (all values), NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are
-    on by default but for --glb and also take true, false, yes and no. Flags may be shortened.
+    on by default but for --glb, --front and --mask, and also take true, false, yes and no. Flags
+    may be shortened.
     """
 
     inputpath: tuple[Path, ...] = field(
         default=(Path("examples"),),
         metadata=_cli(
             "photos and folders of photos, searched recursively (default: examples)",
-            "-i",
+            *("-i", "-f", "--files", "--inputDir"),
             nargs="+",
             type=Path,
             metavar="PATH",
@@ -74,7 +97,12 @@ class ReconstructConfig:
     )
     savepath: Path = field(
         default=Path("results"),
-        metadata=_cli("for the results (default: results)", "-s", type=Path, metavar="FOLDER"),
+        metadata=_cli(
+            "for the results (default: results)",
+            *("-s", "-o", "--outputDir"),
+            type=Path,
+            metavar="FOLDER",
+        ),
     )
     device: str | None = field(
         default=None,
@@ -164,6 +192,25 @@ class ReconstructConfig:
         metadata=_cli("side of the texture picture (default: 1024)", type=int, metavar="PIXELS"),
     )
 
+    front: bool = field(
+        default=False, metadata=_switch("OBJ and PLY meshes of the unposed head (default: 0)")
+    )
+    mask: bool = field(
+        default=False,
+        metadata=_switch("texels that the photo does not show are black (default: 0)"),
+    )
+    also: tuple[str, ...] = field(
+        default=(),
+        metadata=_cli(
+            f"files as Deep3D, PRNet and 3DDFA write them: all, {', '.join(ALSO)}",
+            nargs="+",
+            action="extend",
+            default=[],
+            choices=("all", *ALSO),
+            metavar="KIND",
+        ),
+    )
+
     def __post_init__(self) -> None:
         """Raise ValueError for numbers out of range."""
         if self.max_faces is not None and self.max_faces < 1:
@@ -217,9 +264,34 @@ def parse_arguments(argv: list[str] | None = None) -> ReconstructConfig:
     )
     for one in fields(ReconstructConfig):
         how = {"dest": one.name, "default": one.default, "help": one.metadata["help"]}
-        parser.add_argument(*one.metadata["short"], _flag(one.name), **how, **one.metadata["how"])
-    argv = sys.argv[1:] if argv is None else argv
-    return ReconstructConfig(**vars(parser.parse_args([_whole_flag(word) for word in argv])))
+        how |= one.metadata["how"]
+        parser.add_argument(*one.metadata["short"], _flag(one.name), **how)
+    argv = _without_ancestor_flags(sys.argv[1:] if argv is None else argv, parser)
+    values = vars(parser.parse_args([_whole_flag(word) for word in argv]))
+    return ReconstructConfig(**{**values, "also": tuple(values["also"])})
+
+
+def _without_ancestor_flags(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Switches of `ANCESTOR_FLAGS` in this program's words."""
+    words: list[str] = []
+    given = list(argv)
+    while given:
+        flag, equals, value = given.pop(0).partition("=")
+        said = ANCESTOR_FLAGS.get(flag)
+        if said is None:
+            words.append(flag + equals + value)
+            continue
+        if not equals and not given:
+            parser.error(f"argument {flag}: expected one argument")
+        try:
+            wanted = parse_bool(value if equals else given.pop(0))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument {flag}: {error}")
+        if said[0] != "--also":
+            words += [said[0], str(wanted)]
+        elif wanted:
+            words += said
+    return words
 
 
 def _flag(name: str) -> str:
@@ -347,6 +419,7 @@ def _load_processor(
     """What reconstructs a batch of photos and writes the results."""
     # Slow to import, and not needed to explain the flags.
     from v3recon.reconstruct.faces import LANDMARK_SETS
+    from v3recon.reconstruct.file_kinds import known_kinds
     from v3recon.reconstruct.quality import DOUBTFUL
     from v3recon.reconstruct.reconstructor import FaceReconstructor
     from v3recon.reconstruct.save import OutputChoice, output_names, save_faces
@@ -373,6 +446,9 @@ def _load_processor(
         extracted_texture=config.extractTex,
         texture_size=config.texture_size,
         glb=config.glb,
+        front=config.front,
+        mask=config.mask,
+        also=known_kinds(config.also),
     )
     settings = {
         key: value

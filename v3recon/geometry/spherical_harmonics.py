@@ -61,6 +61,22 @@ def shade_sh(albedo: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
     return albedo * irradiance(normals, sh)
 
 
+def white_light(sh: Tensor) -> Tensor:
+    """Nine coefficients of the white light nearest to a colored one (Deep3D's form of 9).
+
+    The mean over the colors: of all lights with three equal colors the one whose coefficients
+    differ least (squared).
+
+    Args:
+        sh: [B, 27] coefficients, color first (3 x 9).
+
+    Returns:
+        [B, 9]; `white_light(sh).repeat(1, 3)` is a light for `shade_sh`.
+    """
+    assert sh.shape[-1] == 27, sh.shape
+    return sh.reshape(-1, 3, 9).mean(1)
+
+
 def _basis_functions(normals: Tensor) -> list[Tensor]:
     """The nine values [...] at unit normals [..., 3]."""
     nx, ny, nz = normals.unbind(-1)

@@ -125,6 +125,18 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         temporary.write_bytes(data)
 
 
+def write_png_16(path: str | Path, values: np.ndarray) -> None:
+    """Write a 16-bit grey picture [H, W] uint16, whole or not at all.
+
+    Raises:
+        ValueError: if that is not what it is.
+    """
+    if values.ndim != 2 or values.dtype != np.uint16 or not values.size:
+        raise ValueError(f"a 16-bit picture is [H, W] uint16, not {values.dtype} {values.shape}")
+    with replace_on_success(path) as temporary:
+        Image.fromarray(values).save(temporary, "PNG")
+
+
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
     """A JPEG file of a picture [H, W, 3] uint8 RGB; quality 1…95, colours at full resolution."""
     data = io.BytesIO()

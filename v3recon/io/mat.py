@@ -1,17 +1,22 @@
-"""Arrays of MATLAB 5 files, read by a strict reader: damaged files cannot crash or fill memory."""
+"""Arrays of MATLAB 5 files.
+
+They are read by a strict reader: damaged files cannot crash or fill memory.
+"""
 
 from __future__ import annotations
 
 import math
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+import scipy.io
 
+from v3recon.io.atomic import replace_on_success
 from v3recon.io.messages import some_of
 
 MAX_BYTES = 1 << 29
@@ -87,6 +92,23 @@ def read_mat(
     if missing:
         raise ValueError(f"{path}: lacks variable {missing[0]!r}; found: {some_of(seen)}")
     return found
+
+
+def write_mat(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write numeric arrays as MATLAB 5 variables, whole or not at all.
+
+    Args:
+        path: the .mat file; its folder exists.
+        arrays: variable to values; arrays of one dimension become rows.
+
+    Raises:
+        ValueError: naming an array whose numbers are not finite.
+    """
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are not finite")
+    with replace_on_success(path) as temporary:
+        scipy.io.savemat(str(temporary), dict(arrays), do_compression=True)
 
 
 def _byte_order(header: bytes) -> str:

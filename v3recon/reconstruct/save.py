@@ -20,6 +20,7 @@ from v3recon.io.images import write_png
 from v3recon.io.names import file_name_of
 from v3recon.io.reference_npy import write_reference_npy
 from v3recon.reconstruct.faces import Face, Faces
+from v3recon.reconstruct.file_kinds import FaceInPhoto, write_kinds
 from v3recon.reconstruct.glb import photo_texture, write_face_glb
 from v3recon.reconstruct.segment import segment
 from v3recon.reconstruct.sheet import draw_sheet
@@ -180,10 +181,12 @@ def write_face(
             )
             layout = uv_layout(face.model, choice.texture_size)
             colors = sample_uv(texture.texture, layout)[0] / 255
-            start("_extractTex.obj", write_obj, face, colors=colors)
-            write_obj(path, face, texture=texture.texture[0])
+            picture = texture.texture[0]
+            start("_extractTex.obj", write_obj, face, colors=colors, front=choice.front)
             if choice.glb:
-                start(".glb", write_head, photo_texture(face, texture.texture[0]))
+                start(".glb", write_head, photo_texture(face, picture))
+            seen = texture.seen[0] & layout.inside if choice.mask else np.ones((), bool)
+            write_obj(path, face, texture=picture * seen[..., None], front=choice.front)
             written.extend(obj.material_files(path))
 
         def write_head(path: Path, texture: np.ndarray) -> None:
@@ -207,9 +210,12 @@ def write_face(
             known: dict[str, Any] = {"image": image, "appearance": appearance, "name": name}
             start(".glb", write_face_glb, face, texture_size=choice.texture_size, **known)
         if choice.model_texture:
-            start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0])
+            start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0], front=choice.front)
+        shown = FaceInPhoto(face, image, appearance, choice.front)
+        others = pool.submit(write_kinds, folder, name, shown, choice.also)
         for job in jobs:  # grows while jobs start others, which they do before they end
             job.result()
+        written += others.result()
     written.append(folder / f"{name}.json")  # last: it says that the others are there
     listed = {"files": sorted(path.name for path in written)}
     write_json(written[-1], {**origin, **face_values(face, choice), **listed})
@@ -222,6 +228,7 @@ def write_obj(
     *,
     colors: Tensor | np.ndarray | None = None,
     texture: np.ndarray | None = None,
+    front: bool = False,
 ) -> None:
     """Write a face's posed mesh, in the world frame (decimetres, y up, z toward the camera).
 
@@ -230,10 +237,12 @@ def write_obj(
         face: the face.
         colors: [V, 3] RGB 0…1, for a mesh with vertex colours.
         texture: [S, S, 3] uint8 RGB, for a mesh with texture coordinates.
+        front: write the unposed head, in the model frame.
     """
+    vertices = face.decoded.model_vertices[0] if front else face.vertices
     obj.write_obj(
         path,
-        face.vertices.cpu().numpy(),
+        vertices.cpu().numpy(),
         face.model.faces.cpu().numpy(),
         colors=None if colors is None else np.asarray(torch.as_tensor(colors).cpu()),
         uv_coords=None if texture is None else face.model.uv_coords.cpu().numpy(),

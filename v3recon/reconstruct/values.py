@@ -37,6 +37,9 @@ class OutputChoice:
         extracted_texture: OBJs with the photo's colours.
         texture_size: side of the texture picture, texels.
         glb: one .glb file with texture and morph targets.
+        front: OBJ and PLY meshes are of the unposed head, not as it stands before the camera.
+        mask: texels of the OBJ's picture that the photo does not show are black, not completed.
+        also: names of `file_kinds.FILE_KINDS`, files as other programs write them.
     """
 
     landmarks: tuple[str, ...] = tuple(LANDMARK_SETS)
@@ -47,11 +50,16 @@ class OutputChoice:
     extracted_texture: bool = True
     texture_size: int = 1024
     glb: bool = False
+    front: bool = False
+    mask: bool = False
+    also: tuple[str, ...] = ()
 
 
-def write_json(path: str | Path, values: Mapping[str, Any]) -> None:
+def write_json(
+    path: str | Path, values: Mapping[str, Any], *, decimals: int = JSON_DECIMALS
+) -> None:
     """Write a dict as JSON, a line for each key; arrays become rounded lists, NaN becomes null."""
-    lines = [f"{_json(str(key))}: {_json(_plain(value))}" for key, value in values.items()]
+    lines = [f"{_json(str(key))}: {_json(_plain(item, decimals))}" for key, item in values.items()]
     write_text_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
@@ -65,15 +73,15 @@ def _json(value: Any) -> str:
     return text
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, decimals: int = JSON_DECIMALS) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item, decimals) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return _plain(value.tolist(), decimals)
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_plain(item, decimals) for item in value]
     if isinstance(value, float):
-        return round(value, JSON_DECIMALS) if math.isfinite(value) else None
+        return round(value, decimals) if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
 
 
