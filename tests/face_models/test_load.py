@@ -27,7 +27,7 @@ def test_official_model_without_a_path_says_what_to_do():
 @pytest.mark.parametrize("name", ["flame", "model.txt", ""])
 def test_unknown_name(name):
     with pytest.raises(
-        ValueError, match=r"not known; use bfm, photoface, photohead, or a \.npy or \.npz"
+        ValueError, match=r"not known; use bfm, photoface, photohead, or a \.npy, \.npz or \.mat"
     ):
         load_face_model(name)
 

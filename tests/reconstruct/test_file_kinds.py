@@ -122,8 +122,7 @@ def test_depth_is_the_distance_from_the_camera(faces):
 
 def test_pncc_tells_places_of_the_mean_face(face):
     image = pncc_image(face)
-    model = face.model
-    mean = model.vertices(*(torch.zeros(1, size) for size in model.sizes[:2]))[0]
+    model, mean = face.model, face.model.mean_vertices()
     code = ((mean - mean.amin(0)) / (mean.amax(0) - mean.amin(0)) * 255).numpy()
     tip = int(model.landmarks_68[30])
     column, row = face.points_photo[tip].round().int().tolist()
@@ -251,7 +250,7 @@ def test_unknown_kinds_are_named():
 
 def test_switches_of_the_ancestors(capsys):
     words = "-f a.jpg --dump_ply true --dump_depth=False --isFront 1 --isDepth 1 -o out"
-    config = parse_arguments(words.split())
+    config = parse_arguments([str(word) for word in words.split()])
     assert config.also == ("ply", "depth") and config.front and not config.mask
     assert str(config.savepath) == "out" and [str(one) for one in config.inputpath] == ["a.jpg"]
     both = parse_arguments(["--also", "ply", "paf", "--dump_pose", "1"])

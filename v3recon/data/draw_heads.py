@@ -251,7 +251,7 @@ def _draw(
 
 def _paint_hair(albedo: Tensor, model: LinearFaceModel, rng: np.random.Generator) -> Tensor | None:
     """Color the scalp of most heads, in place; where it is, [B, V] bool."""
-    mean = model.vertices(*(torch.zeros(1, size) for size in model.sizes[:2]))[0]
+    mean = model.mean_vertices()
     top, back = mean[:, 1].max(), mean[:, 2].min()
     height = (mean[:, 1] - mean[:, 1].mean()) / (top - mean[:, 1].mean())
     depth = (mean[:, 2] - back) / (mean[:, 2].max() - back)

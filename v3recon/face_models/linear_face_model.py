@@ -246,6 +246,10 @@ class LinearFaceModel(nn.Module):
         """
         return _subdivide(self.subdivision, self.control_vertices(id_coeffs, exp_coeffs))
 
+    def mean_vertices(self) -> Tensor:
+        """The mean face [V, 3], model frame, decimetres."""
+        return self.vertices(*(self.mean_shape.new_zeros(1, size) for size in self.sizes[:2]))[0]
+
     def albedo(self, alb_coeffs: Tensor) -> Tensor:
         """Reflectance of the dense vertices, not clamped.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from v3recon.face_models.bfm import load_bfm
+from v3recon.face_models.deep3d import load_deep3d
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.photoface import load_photoface
 from v3recon.face_models.photohead import load_photohead
@@ -13,7 +14,7 @@ from v3recon.io.arrays import read_npz
 FACE_MODELS = {"bfm": load_bfm, "photoface": load_photoface, "photohead": load_photohead}
 """Loader of each model, `load(path) -> LinearFaceModel`."""
 
-_SUFFIXES = (".npy", ".npz")
+_SUFFIXES = (".npy", ".npz", ".mat")
 
 
 def load_face_model(
@@ -23,7 +24,8 @@ def load_face_model(
 
     Args:
         name_or_path: "photoface" or "photohead" (in the package), "bfm" (the official model, not
-            in the package), or a file: `.npy` in the official layout, `.npz` of an open model.
+            in the package), or a file: `.npy` in the official layout, `.npz` of an open model,
+            `.mat` of Deep3D.
         path: the file of a model given by name; needed for "bfm".
 
     Returns:
@@ -43,13 +45,15 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
         if suffix not in _SUFFIXES:
             known = ", ".join(FACE_MODELS)
             raise ValueError(
-                f"face model {name!r} is not known; use {known}, or a .npy or .npz file"
+                f"face model {name!r} is not known; use {known}, or a .npy, .npz or .mat file"
             )
         if path is not None:
             raise ValueError(f"give either a name with a path or one file, not {name} and {path}")
         if not Path(name).is_file():
             raise ValueError(f"{name}: no such file")
-        return FACE_MODELS["bfm" if suffix == ".npy" else _kind_of(Path(name))](Path(name))
+        return _load_file(Path(name), suffix)
+    if path is not None and name == "bfm":
+        return _load_file(Path(path), Path(path).suffix.lower())
     if path is not None:
         return FACE_MODELS[name](Path(path))
     if name == "bfm":
@@ -58,6 +62,13 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
             "face_model.npy, or use 'photoface'"
         )
     return FACE_MODELS[name]()
+
+
+def _load_file(path: Path, suffix: str) -> LinearFaceModel:
+    """The model of a file: `.npz` of ours, `.mat` of Deep3D, any other of 3DDFA_V3."""
+    if suffix == ".npz":
+        return FACE_MODELS[_kind_of(path)](path)
+    return load_deep3d(path) if suffix == ".mat" else load_bfm(path)
 
 
 def _kind_of(path: Path) -> str:

@@ -79,8 +79,7 @@ def dense_pose(faces: Faces) -> DensePose:
     Args:
         faces: N faces.
     """
-    model, points = faces.model, points_photo_3d(faces).double()
-    mean = model.vertices(*(model.mean_shape.new_zeros(1, size) for size in model.sizes[:2]))
+    mean, points = faces.model.mean_vertices(), points_photo_3d(faces).double()
     up = points * points.new_tensor([1.0, -1.0, 1.0])
     scale, rotation, translation = solve_similarity(mean.double().expand_as(up), up)
     degrees = torch.rad2deg(matrix_to_euler(rotation))

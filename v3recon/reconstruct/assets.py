@@ -1,4 +1,4 @@
-"""Which files a reconstruction needs: the package's own or official 3DDFA_V3 assets."""
+"""Which files a reconstruction needs: the package's own, or official ones of 3DDFA_V3 or Deep3D."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from v3recon.detection.retinaface import WEIGHTS_FILE as RETINAFACE_FILE
 OFFICIAL_NETWORKS = {"resnet50": "net_recon.pth", "mbnetv3": "net_recon_mbnet.pth"}
 OFFICIAL_FACE_MODEL = "face_model.npy"
 OFFICIAL_POINTS = "similarity_Lm3D_all.mat"
+DEEP3D_FACE_MODEL = "BFM_model_front.mat"
+DEEP3D_NETWORK = "epoch_20.pth"
+DEEP3D_FOLDERS = (".", "BFM", "checkpoints", "checkpoints/*")
+"""Where Deep3D's PyTorch release keeps its files, below its own folder."""
 DEFAULT_FACE_MODEL = "photoface"
 PACKAGE_WEIGHTS = {
     "photoface": ("mbnetv3", "photoface_mbnetv3.pth"),
@@ -46,7 +50,8 @@ def find_assets(
     """Find the files by the official layout of a folder, or the package's own without one.
 
     Args:
-        source: folder of official assets, or a checkpoint; None = what is in the package.
+        source: folder of official assets of 3DDFA_V3 or Deep3D, or a checkpoint; None = what is in
+            the package.
         face_model: "photoface", "photohead", "bfm" or a file, instead of the folder's.
         weights: checkpoint, instead of the folder's or the package's.
         backbone: "resnet50" (default with a folder) or "mbnetv3"; without a folder that of the
@@ -69,11 +74,16 @@ def find_assets(
                 f"face_model: 'bfm' needs a folder of assets with {OFFICIAL_FACE_MODEL}; "
                 "or give that file's path"
             )
-        model = str(_existing(folder / OFFICIAL_FACE_MODEL, "the official face model"))
+        deep3d = _of_deep3d(folder, DEEP3D_FACE_MODEL)
+        path = folder / OFFICIAL_FACE_MODEL
+        if path.is_file() or deep3d is None:
+            model = str(_existing(path, "the official face model"))
+        else:
+            model = str(deep3d)
     return Assets(
         face_model=model,
         weights=_weights(folder, weights, backbone, model),
-        points_3d=_optional(folder, OFFICIAL_POINTS),
+        points_3d=None if folder is None else _of_deep3d(folder, OFFICIAL_POINTS),
         retinaface=_optional(folder, RETINAFACE_FILE),
     )
 
@@ -97,7 +107,11 @@ def _weights(
         if name not in OFFICIAL_NETWORKS:
             known = ", ".join(OFFICIAL_NETWORKS)
             raise ValueError(f"backbone: official networks are {known}, not {name}; give weights")
-        return _existing(folder / OFFICIAL_NETWORKS[name], f"the official {name} network")
+        path = folder / OFFICIAL_NETWORKS[name]
+        deep3d = _of_deep3d(folder, DEEP3D_NETWORK) if name == "resnet50" else None
+        if deep3d is not None and not path.is_file():
+            return deep3d
+        return _existing(path, f"the official {name} network")
     path = package_weights(face_model)
     if path is None:
         known = " and ".join(PACKAGE_WEIGHTS)
@@ -112,6 +126,15 @@ def _weights(
             "give assets or weights of another"
         )
     return path
+
+
+def _of_deep3d(folder: Path, name: str) -> Path | None:
+    """A file in a folder of assets, or where Deep3D's release keeps it."""
+    for place in DEEP3D_FOLDERS:
+        found = sorted(path for path in folder.glob(f"{place}/{name}") if path.is_file())
+        if found:
+            return found[0]
+    return None
 
 
 def _existing(path: Path, what: str) -> Path:

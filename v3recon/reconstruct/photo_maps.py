@@ -106,7 +106,7 @@ def normalized_coordinates(model: LinearFaceModel) -> Tensor:
 
     Red is x (to the viewer's right), green y (up), blue z (toward the camera).
     """
-    mean = model.vertices(*(model.mean_shape.new_zeros(1, size) for size in model.sizes[:2]))[0]
+    mean = model.mean_vertices()
     low, high = mean.amin(0), mean.amax(0)
     return (mean - low) / (high - low)
 

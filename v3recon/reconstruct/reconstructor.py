@@ -472,10 +472,7 @@ def _same_place(one: Face, other: Face) -> bool:
 
 def mean_five_points(model: LinearFaceModel) -> Tensor:
     """Five 3D points [5, 3] of the mean face, for the five-point crop."""
-    id_size, exp_size, _ = model.sizes
-    zeros = model.mean_shape.new_zeros
-    mean = model.vertices(zeros(1, id_size), zeros(1, exp_size))[0]
-    return five_points(mean[model.landmarks_68])
+    return five_points(model.mean_vertices()[model.landmarks_68])
 
 
 def resolve_device(device: str | torch.device | None) -> str:

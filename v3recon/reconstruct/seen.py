@@ -99,7 +99,7 @@ def _surroundings(model: LinearFaceModel) -> Tensor:
 
     Normals at lids and lips point along their folds; together they tell which way the face looks.
     """
-    mean = model.vertices(*(model.mean_shape.new_zeros(1, size) for size in model.sizes[:2]))[0]
+    mean = model.mean_vertices()
     labeled = (model.part_labels > 0).nonzero()[:, 0]
     tree = KDTree(mean[labeled].cpu().numpy())
     near = tree.query(mean.cpu().numpy(), k=min(_AROUND, len(labeled)))[1]

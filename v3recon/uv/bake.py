@@ -212,9 +212,7 @@ def _mirror_pixels(
     """
     if len(model.mirror):
         return uv_pixels[model.mirror.cpu().numpy()]
-    none = torch.zeros(1, 1, device=model.mean_shape.device)
-    mean = model.vertices(none.expand(1, model.sizes[0]), none.expand(1, model.sizes[1]))
-    mean = mean[0].cpu().numpy()
+    mean = model.mean_vertices().cpu().numpy()
     distance, neighbour = KDTree(mean).query(mean * [-1, 1, 1], k=_MIRROR_NEIGHBOURS)
     weight = 1 / (distance**2 + 1e-12)
     weight /= weight.sum(1, keepdims=True)
