@@ -26,14 +26,14 @@ from PIL import Image
 from scipy.spatial import Delaunay, cKDTree
 from torch import Tensor
 
-from v3recon.data.part_targets import (
+from v3recon.decode import decode
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.load import load_face_model
+from v3recon.fitting.part_targets import (
     cut_forehead,
     part_masks,
     part_target_statistics,
 )
-from v3recon.decode import decode
-from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid, farthest_point_sampling
 from v3recon.geometry.rotation import euler_to_matrix

@@ -31,10 +31,10 @@ from part_losses import (
 )
 from torch import Tensor
 
-from v3recon.data.part_targets import cut_forehead, part_masks, part_target_statistics
 from v3recon.decode import decode
 from v3recon.face_models.load import load_face_model
 from v3recon.face_models.parts import LABEL_COLORS
+from v3recon.fitting.part_targets import cut_forehead, part_masks, part_target_statistics
 from v3recon.geometry.camera import project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.reconstruct.segment import segment_visible

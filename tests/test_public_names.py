@@ -10,7 +10,7 @@ import pytest
 import v3recon
 
 NAMES = """
-Face FaceCoeffs FaceReconstructor Faces PART_NAMES decode extract_texture load_face_model
+Face FaceCoeffs FaceReconstructor Faces PART_NAMES decode extract_texture fit load_face_model
 part_distribution_loss rasterize render segment
 """.split()
 

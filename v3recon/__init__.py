@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from v3recon.decode import render as render
     from v3recon.face_models.linear_face_model import PART_NAMES as PART_NAMES
     from v3recon.face_models.load import load_face_model as load_face_model
+    from v3recon.fitting.fit_photo import fit as fit
     from v3recon.losses.part_distribution import part_distribution_loss as part_distribution_loss
     from v3recon.reconstruct.faces import Face as Face
     from v3recon.reconstruct.faces import Faces as Faces
@@ -43,6 +44,7 @@ _HOME = {
     "PART_NAMES": "v3recon.face_models.linear_face_model",
     "decode": "v3recon.decode",
     "extract_texture": "v3recon.reconstruct.texture",
+    "fit": "v3recon.fitting.fit_photo",
     "load_face_model": "v3recon.face_models.load",
     "part_distribution_loss": "v3recon.losses.part_distribution",
     "rasterize": "v3recon.render.rasterize",

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from v3recon.cli.train import main
-from v3recon.data.face_samples import NOT_LABELED, FaceBatch, part_aims
+from v3recon.data.face_samples import NOT_LABELED, FaceBatch
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.load import load_face_model
+from v3recon.fitting.part_targets import part_aims
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
@@ -155,7 +156,7 @@ def test_the_part_loss_is_least_where_the_masks_are(points, model):
     clip = to_clip(decoded.vertices, Camera(), (112, 112), from_crop)
     owner = rasterize(clip, model.faces, (112, 112)).face_id[0]
     seen = torch.where(owner >= 0, model.part_labels[model.faces[owner.clamp(min=0), 0]], 0)
-    statistics, present = part_aims(seen.numpy().astype(np.uint8))
+    statistics, present = part_aims(seen.numpy().astype(np.uint8), 224)
     assert present.sum() >= 6
     batch = replace(
         batch, part_statistics=torch.from_numpy(statistics)[None],

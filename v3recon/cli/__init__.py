@@ -9,6 +9,7 @@ from v3recon.io.messages import say_anything
 
 COMMANDS = {
     "reconstruct": ("v3recon.cli.reconstruct", "photos in, every output out (the same as demo.py)"),
+    "fit": ("v3recon.cli.fit", "the same, each face fitted to the photo's pixels"),
     "track": ("v3recon.cli.track", "follow the faces of a video"),
     "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
     "view": ("v3recon.cli.view", "heads in the browser of this machine"),

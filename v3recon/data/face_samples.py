@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -29,20 +28,15 @@ from v3recon.data.augment import (
 )
 from v3recon.data.draw_heads import DrawnHeads
 from v3recon.data.face_table import CURVE_POINTS, FaceTable
-from v3recon.data.part_targets import cut_forehead, part_masks, part_target_statistics
 from v3recon.face_models.detector_mesh import MIRROR_68, POINT_COUNT, load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES
-from v3recon.geometry.point_sets import anchor_grid
+from v3recon.fitting.part_targets import PART_SIDE, no_parts, part_aims
 from v3recon.io.celebamask import CLASS_NAMES, read_celebamask
 from v3recon.networks.encoder import MIRROR_SEEN, SEEN_NAMES
 
 HAIR, GLASSES, OCCLUDER = (SEEN_NAMES.index(name) for name in ("hair", "glasses", "occluder"))
 NOT_LABELED = 255
 _MIRROR_SEEN = np.array(MIRROR_SEEN, np.uint8)
-PART_SIDE, PART_GRID = 112, 14
-"""Side of the pictures on which distances of parts are taken, and anchors along it."""
-MIN_PART_PIXELS = 10
-"""Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 DRAWN = "drawn"
 """Name of the drawn heads among the sources of a batch."""
 
@@ -257,7 +251,7 @@ class FaceSamples(Dataset[Sample]):
             )  # fmt: skip
             if placement.flip:
                 parts = _MIRROR_SEEN[np.asarray(parts, np.uint8)]
-            statistics, present = part_aims(np.asarray(parts))
+            statistics, present = part_aims(np.asarray(parts), CROP_SIZE)
         detected, weight = _to_crop(table.detected[row], matrix), table.detected_weight[row]
         marked, marked_weight = _to_crop(table.marked[row], matrix), table.marked_weight[row]
         curve, left = _to_crop(table.curve[row], matrix), bool(table.curve_left[row])
@@ -318,34 +312,6 @@ def drawn_sample(
         "trans": heads.trans[row],
         "truth_weight": np.float32(1),
     }  # pyright: ignore[reportReturnType]
-
-
-@lru_cache(maxsize=1)
-def part_anchors() -> np.ndarray:
-    """Anchors [A, 2] of the part loss on a picture of `PART_SIDE` pixels."""
-    return anchor_grid((PART_SIDE, PART_SIDE), (PART_GRID, PART_GRID)).numpy()
-
-
-def no_parts() -> tuple[np.ndarray, np.ndarray]:
-    """What `part_aims` is where there is no mask."""
-    count = len(PART_NAMES)
-    return np.zeros((count, 3, PART_GRID**2), np.float32), np.zeros(count, np.float32)
-
-
-def part_aims(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Targets of the part loss (`losses.part_distribution`) of a picture of what is seen.
-
-    Args:
-        seen: [112, 112] uint8, `networks.encoder.SEEN_NAMES`.
-
-    Returns:
-        statistics [8, 3, A] in crop pixels, and [8] 1 where the part is there.
-    """
-    labels = cut_forehead(np.where(seen <= len(PART_NAMES), seen, 0).astype(np.uint8))
-    found = part_target_statistics(part_masks(labels), part_anchors())
-    pixels = np.bincount(labels.ravel(), minlength=len(PART_NAMES) + 1)[1:]
-    present = found.present & (pixels >= MIN_PART_PIXELS)
-    return found.statistics * np.float32(CROP_SIZE / PART_SIDE), present.astype(np.float32)
 
 
 def seen_of_classes(classes: np.ndarray) -> np.ndarray:

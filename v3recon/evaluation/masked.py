@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.part_targets import cut_forehead
 from v3recon.evaluation.predict import FacePlace
 from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.fitting.part_targets import cut_forehead
 from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.segment import segment_visible
 

@@ -30,6 +30,8 @@ class EvaluateOptions:
     passes: Annotated[int, tyro.conf.arg(metavar="N")] = 0
     """Looks at each face; from the second on it is cropped around its own landmarks of the
     previous one. 0: as the checkpoint says with --crop detector, else 1."""
+    fit: bool = False
+    """Fit each face to its photo's pixels before it is scored (`v3recon fit`)."""
     json: Path | None = None
     """File for all figures."""
     worst: Path | None = None

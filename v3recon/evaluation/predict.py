@@ -20,6 +20,7 @@ from v3recon.detection.crop import (
 from v3recon.detection.detect import detect_faces
 from v3recon.evaluation.options import EvaluateOptions
 from v3recon.evaluation.report import NO_FACE, Report
+from v3recon.fitting.fit_photo import fit
 from v3recon.io.messages import one_line
 from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
@@ -120,7 +121,7 @@ def predict_cases(
                 outcomes[case.number] = Outcome(case, image, None, NO_FACE)
             else:
                 waiting.append((case, image, crop))
-        for outcome in _reconstruct(reconstructor, waiting, passes):
+        for outcome in _reconstruct(reconstructor, waiting, passes, options.fit):
             outcomes[outcome.case.number] = outcome
         for case in cases[start : start + options.batch_size]:
             yield outcomes[case.number]
@@ -194,6 +195,7 @@ def _reconstruct(
     reconstructor: FaceReconstructor,
     waiting: Sequence[tuple[Case, np.ndarray, CropTransform]],
     passes: int,
+    fitted: bool,
 ) -> list[Outcome]:
     """Reconstruct together; where that fails, one by one, to name the one at fault."""
     if not waiting:
@@ -202,9 +204,12 @@ def _reconstruct(
     try:
         crops = [crop for _, _, crop in waiting]
         faces = reconstructor.reconstruct_found(images, crops, [None] * len(crops), passes)
+        if fitted:
+            faces = fit(reconstructor.finished(images, faces)).faces
     except Exception as error:
         if len(waiting) > 1:
-            return [one for item in waiting for one in _reconstruct(reconstructor, [item], passes)]
+            singly = [_reconstruct(reconstructor, [item], passes, fitted) for item in waiting]
+            return [outcome for outcomes in singly for outcome in outcomes]
         case, image, _ = waiting[0]
         return [Outcome(case, image, None, f"not finished: {one_line(error)}")]
     outcomes = []

@@ -63,7 +63,7 @@ def above_brows(
         brow_labels: labels of the brows.
 
     Returns:
-        [V] bool. The counterpart on the mask's side is `data.part_targets.cut_forehead`.
+        [V] bool. The counterpart on the mask's side is `fitting.part_targets.cut_forehead`.
     """
     brows = torch.isin(part_labels, torch.tensor(brow_labels, device=part_labels.device))
     if not brows.any():
@@ -114,7 +114,7 @@ def part_distribution_loss(
         points_2d: [B, V, 2] projected vertices, pixels.
         part_index: [P, N] vertex ids filled up with -1, or P tensors of ids.
         target_statistics: [B, P, 3, A] min, max, mean of the target, pixels
-            (`data.part_targets.part_target_statistics`).
+            (`fitting.part_targets.part_target_statistics`).
         anchors: [A, 2] pixels (`geometry.point_sets.anchor_grid`).
         part_weights: [P] or [B, P] >= 0; 0 where the part is absent from the mask. Default 1.
         statistic_weights: weights of min, max and mean.

@@ -15,17 +15,16 @@ from torch.nn.functional import cross_entropy, normalize
 
 from v3recon.data.augment import CROP_SIZE
 from v3recon.data.draw_heads import detector_surface
-from v3recon.data.face_samples import NOT_LABELED, PART_SIDE, FaceBatch, part_anchors
+from v3recon.data.face_samples import NOT_LABELED, FaceBatch
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS
+from v3recon.fitting.part_targets import crop_anchors, part_points
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import matrix_to_euler
 from v3recon.losses.part_distribution import (
-    above_brows,
     part_distribution_loss,
-    part_index_sets,
 )
 from v3recon.networks.encoder import SEEN_NAMES
 from v3recon.networks.face_regressor import Estimate
@@ -151,8 +150,7 @@ class FacePoints(nn.Module):
         vertices = torch.zeros(0, dtype=torch.long)
         if has_parts:
             shape = model.vertices(*(torch.zeros(1, size) for size in model.sizes[:2]))[0]
-            forehead = above_brows(model.part_labels, shape)
-            sets = part_index_sets(model.part_labels, shape, PART_POINTS, keep=~forehead)
+            sets = part_points(model, PART_POINTS)
             vertices, place = sets.clamp(min=0).unique(return_inverse=True)
             index = torch.where(sets >= 0, place.view_as(sets), -1)
             self.register_buffer("part_normals", model.normals(shape[None])[0, vertices])
@@ -321,8 +319,7 @@ def part_loss(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> Tenso
     posed = (points.part_mean + code.unflatten(1, points.part_mean.shape)) @ rotation
     pixels = project(posed + coeffs.trans[:, None], Camera())
     toward = (points.part_normals @ rotation.detach())[..., 2] > 0
-    scale = CROP_SIZE / PART_SIDE
-    anchors = (torch.from_numpy(part_anchors()).to(pixels) + 0.5) * scale - 0.5
+    anchors = torch.from_numpy(crop_anchors(CROP_SIZE)).to(pixels)
     loss = part_distribution_loss(
         pixels.clamp(-CROP_SIZE, 2 * CROP_SIZE), points.part_index,
         batch.part_statistics[chosen], anchors,

@@ -14,16 +14,16 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, grid_sample, one_hot
 
 from v3recon.data.fit_coefficients import target_coeffs
-from v3recon.data.part_targets import (
+from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
+from v3recon.face_models.landmarks import NOSE_TIP_68, march_contour_2d
+from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS, LIP_LABELS, SKIN_LABEL
+from v3recon.fitting.part_targets import (
     PartTargets,
     cut_forehead,
     part_masks,
     part_target_statistics,
 )
-from v3recon.data.samples import LABELS_HAND, LABELS_PARSED, TrainingBatch
-from v3recon.face_models.landmarks import NOSE_TIP_68, march_contour_2d
-from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS, LIP_LABELS, SKIN_LABEL
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.geometry.spherical_harmonics import irradiance

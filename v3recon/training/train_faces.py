@@ -261,8 +261,14 @@ def loaded(samples: FaceSamples, plan: BatchPlan, workers: int) -> Iterator[Face
     """Batches in the plan's order, made in other processes."""
     yield from DataLoader(
         samples, batch_sampler=plan, collate_fn=collate, num_workers=workers,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=4 if workers else None, worker_init_fn=_leave_signals,
     )  # fmt: skip
+
+
+def _leave_signals(_: int) -> None:
+    """Signals to the whole group are the run's own business: it still needs its workers."""
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
 
 
 def detect(photos: Path, cache: Path, say: Callable[[str], None] = print) -> Path:

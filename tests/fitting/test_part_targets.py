@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from v3recon.data.part_targets import (
+from v3recon.fitting.part_targets import (
     cut_forehead,
     part_masks,
     part_target_statistics,

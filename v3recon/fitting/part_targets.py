@@ -14,11 +14,27 @@ from typing import Literal
 import cv2
 import numpy as np
 import scipy.fft
+import torch
+from torch import Tensor
 
-from v3recon.face_models.linear_face_model import PART_NAMES
+from v3recon.decode import decode, posed_normals
+from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS, SKIN_LABEL
+from v3recon.face_models.surfaces import GROUP_NAMES
+from v3recon.geometry.camera import Camera, to_clip
+from v3recon.geometry.point_sets import anchor_grid
+from v3recon.losses.part_distribution import above_brows, part_index_sets
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
+from v3recon.render.rasterize import rasterize
+from v3recon.render.visibility import visible_vertices
+from v3recon.types import FaceCoeffs
 
+PART_SIDE, PART_GRID = 112, 14
+"""Side of the pictures on which distances of parts are taken, and anchors along it."""
+MIN_PART_PIXELS = 10
+"""Smaller remains of a part, behind hair or at the border, say nothing about its place."""
+_VIEW = 896
+"""Side of the picture in which it is decided what of the mean face is seen, pixels."""
 _PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs
 
 
@@ -121,6 +137,69 @@ def part_target_statistics(
         else:
             statistics[part, 2] = _convolved(mask)[rows, columns] / len(x)
     return PartTargets(statistics, np.asarray(masks.any((1, 2))))
+
+
+@lru_cache(maxsize=1)
+def part_anchors() -> np.ndarray:
+    """Anchors [A, 2] of the part loss on a picture of `PART_SIDE` pixels."""
+    return anchor_grid((PART_SIDE, PART_SIDE), (PART_GRID, PART_GRID)).numpy()
+
+
+def part_points(model: LinearFaceModel, max_points: int) -> Tensor:
+    """Vertices of each part that the part loss compares with pixels, thinned.
+
+    Pixels show surfaces: what lies behind lids and lips in the mean face is left out, and so are
+    eyeballs, which lids cover more or less; the rims of the lids move with them. The forehead is
+    left out as in `cut_forehead`.
+
+    Args:
+        model: the face model; its part labels must name brows.
+        max_points: most vertices of one part.
+
+    Returns:
+        [8, N] vertex ids filled up with -1, see `losses.part_distribution.part_index_sets`.
+    """
+    with torch.no_grad():
+        mean = decode(FaceCoeffs.zeros(1, model.sizes, model.mean_shape.device), model)
+        normals = posed_normals(mean, model)
+        scale = _VIEW / Camera().image_size
+        to_view = torch.tensor([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
+        clip = to_clip(mean.vertices, Camera(), (_VIEW, _VIEW), to_view[None].to(normals))
+        front = visible_vertices(rasterize(clip, model.faces, (_VIEW, _VIEW)), model.faces, normals)
+    vertices = mean.model_vertices[0]
+    keep = front[0] | (model.part_labels == SKIN_LABEL)
+    if model.group_labels is not None:
+        keep = keep & (model.group_labels != GROUP_NAMES.index("eyeballs"))
+    keep = keep & ~above_brows(model.part_labels, vertices)
+    return part_index_sets(model.part_labels, vertices, max_points, keep=keep)
+
+
+def crop_anchors(crop_size: int) -> np.ndarray:
+    """The same anchors [A, 2] float32 in pixels of a crop of another side."""
+    return ((part_anchors() + 0.5) * (crop_size / PART_SIDE) - 0.5).astype(np.float32)
+
+
+def no_parts() -> tuple[np.ndarray, np.ndarray]:
+    """What `part_aims` is where there is no mask."""
+    count = len(PART_NAMES)
+    return np.zeros((count, 3, PART_GRID**2), np.float32), np.zeros(count, np.float32)
+
+
+def part_aims(seen: np.ndarray, crop_size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Targets of the part loss (`losses.part_distribution`) of a picture of what is seen.
+
+    Args:
+        seen: [112, 112] uint8, labels 1 … 8 of parts; others are none.
+        crop_size: side of the crop that the picture covers, pixels.
+
+    Returns:
+        statistics [8, 3, A] in crop pixels, and [8] 1 where the part is there.
+    """
+    labels = cut_forehead(np.where(seen <= len(PART_NAMES), seen, 0).astype(np.uint8))
+    found = part_target_statistics(part_masks(labels), part_anchors())
+    pixels = np.bincount(labels.ravel(), minlength=len(PART_NAMES) + 1)[1:]
+    present = found.present & (pixels >= MIN_PART_PIXELS)
+    return found.statistics * np.float32(crop_size / PART_SIDE), present.astype(np.float32)
 
 
 def _greatest(x: np.ndarray, y: np.ndarray, places: np.ndarray) -> np.ndarray:
