@@ -16,6 +16,7 @@ import scipy.io
 import torch
 from mutations import Format
 from PIL import Image
+from synthetic_assets import official_arrays
 
 import v3recon.networks
 from v3recon.data.mesh_detection import stored_detector
@@ -23,10 +24,12 @@ from v3recon.data.part_parser import load_parser
 from v3recon.evaluation.aflw2000 import read_annotation
 from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
+from v3recon.face_models.deep3d import DEEP3D_VARIABLES, load_deep3d
 from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.photoface import load_photoface
 from v3recon.face_models.photohead import load_photohead
 from v3recon.io.celebamask import read_celebamask
+from v3recon.io.given_faces import open_given_faces, read_faces
 from v3recon.io.images import read_image
 from v3recon.io.obj import read_obj, write_obj
 from v3recon.io.photo_index import (
@@ -142,6 +145,33 @@ def _pts(folder: Path) -> list[Path]:
     return [folder / "a.pts"]
 
 
+def _given_faces(folder: Path) -> list[Path]:
+    made = {
+        "a.txt": "# left top right bottom\n10 20 60 80\n5.5 6.5 30 41\n",
+        "b.txt": "20 30\n40 30\n30 40\n22 50\n38 50\n",
+        "c.bbox": "1\n1 10 60 20 80\n",
+        "d.json": json.dumps([[1, 2, 30, 40], {"box": [1, 2, 3, 4], "points": [[1, 2]] * 5}]),
+    }
+    for name, text in made.items():
+        (folder / name).write_text(text)
+    return [folder / name for name in made]
+
+
+def _given_table(folder: Path) -> list[Path]:
+    (folder / "all.txt").write_text("photo,left,top,right,bottom\na b.jpg,1,2,30,40\n")
+    (folder / "all.json").write_text(json.dumps({"a.jpg": [[1, 2, 30, 40]], "b.jpg": []}))
+    return [folder / "all.txt", folder / "all.json"]
+
+
+def _deep3d(folder: Path) -> list[Path]:
+    arrays = official_arrays(rows=30, columns=15, sizes=(3, 2, 2))
+    stored = {name: np.asarray(arrays[key]) for key, name in DEEP3D_VARIABLES.items()}
+    for name in ("tri", "point_buf", "keypoints"):
+        stored[name] = stored[name] + 1
+    scipy.io.savemat(folder / "BFM_model_front.mat", stored)
+    return [folder / "BFM_model_front.mat"]
+
+
 def _index(folder: Path) -> list[Path]:
     path = folder / "index.csv"
     with path.open("w", newline="", encoding="utf-8-sig") as stream:
@@ -214,8 +244,6 @@ def _scan_points(folder: Path) -> list[Path]:
 
 
 def _face_model(folder: Path) -> list[Path]:
-    from synthetic_assets import official_arrays
-
     arrays = official_arrays(rows=30, columns=15, sizes=(3, 2, 2))
     np.save(folder / "face_model.npy", np.array(arrays, dtype=object), allow_pickle=True)
     return [folder / "face_model.npy"]
@@ -302,6 +330,9 @@ FORMATS = (
     Format("description", _description, _read_description),
     Format("mesh .obj", _meshes, read_obj),
     Format("points .pts", _pts, read_pts),
+    Format("given faces", _given_faces, read_faces),
+    Format("given faces of photos", _given_table, open_given_faces),
+    Format("Deep3D's model .mat", _deep3d, load_deep3d),
     Format("index .csv", _index, _read_index),
     Format("annotations .npz", _annotations, _read_annotations),
     Format("labels .csv", _person_labels, _read_person_labels),

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from v3recon._fast.memory import keep_freed_memory
 from v3recon._fast.threads import let_helpers_sleep
+from v3recon.io.given_faces import open_given_faces
 from v3recon.io.images import read_image
 from v3recon.io.messages import one_line, say_anything
 from v3recon.io.photo_files import find_photos
@@ -163,6 +164,13 @@ class ReconstructConfig:
             "draws the meshes (default: auto)", choices=("auto", "cpu", "torch", "nvdiffrast")
         ),
     )
+    boxes: str | None = field(
+        default=None,
+        metadata=_cli(
+            "boxes or landmarks, not the detector's: 'beside' the photos, a folder, or a file",
+            metavar="PATH",
+        ),
+    )
     max_faces: int | None = field(
         default=None,
         metadata=_cli("only so many of a photo's largest faces", type=int, metavar="N"),
@@ -219,6 +227,8 @@ class ReconstructConfig:
             raise ValueError(f"--min-confidence must be in 0…1, got {self.min_confidence}")
         if not 0 <= self.min_quality <= 1:
             raise ValueError(f"--min-quality must be in 0…1, got {self.min_quality}")
+        if self.boxes is not None and not self.iscrop:
+            raise ValueError("--boxes says where faces are; --iscrop 0 says photos are crops")
         if self.batch_size < 1:
             raise ValueError(f"--batch-size must be at least 1, got {self.batch_size}")
         if not 16 <= self.texture_size <= 8192:
@@ -456,11 +466,13 @@ def _load_processor(
         if key not in ("inputpath", "savepath", "batch_size")
     }
     names = dict(zip(photos, output_names(photos), strict=True))
+    boxes = None if config.boxes is None else open_given_faces(config.boxes)
 
     def process(batch: Batch, summary: Summary) -> None:
         """Reconstruct photos together; where that fails, one by one, to name the one at fault."""
         try:
-            found = reconstructor.reconstruct_photos([image for _, image in batch])
+            given = None if boxes is None else [boxes.of(path) for path, _ in batch]
+            found = reconstructor.reconstruct_photos([image for _, image in batch], given)
         except Exception as error:  # one photo must not end the others
             if len(batch) > 1:
                 for one in batch:

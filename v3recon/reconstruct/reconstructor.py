@@ -26,10 +26,12 @@ from v3recon.detection.crop import (
 )
 from v3recon.detection.crop_pixels import crop_image
 from v3recon.detection.detect import DETECTORS, detect_faces
+from v3recon.detection.given import crop_of_given, given_detection
 from v3recon.face_models.bfm import five_points, load_similarity_landmarks
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
+from v3recon.io.given_faces import GivenFace
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.face_regressor import FaceRegressor
 from v3recon.networks.regressor import Regressor, fuse_for_inference
@@ -187,36 +189,51 @@ class FaceReconstructor:
         """Where the face model and the network are."""
         return self.model.mean_shape.device
 
-    def __call__(self, image: Any) -> Any:
+    def __call__(self, image: Any, given: Sequence[GivenFace] | None = None) -> Any:
         """Faces of a photo, or of each photo of a list.
 
         Args:
             image: a path, a PIL image, an array [H, W, 3], a tensor [3, H, W], or a list or batch
                 of them; see `reconstruct.inputs.as_images`.
+            given: boxes or landmarks of the faces of a single photo, instead of a detector's; see
+                `io.given_faces`.
 
         Returns:
             `Faces` of one photo, the largest first; for a list or a batch a list of `Faces`, one
             for each photo.
 
         Raises:
-            ValueError: with a sentence that begins with "image:", for what is not a photo.
+            ValueError: with a sentence that begins with "image:", for what is not a photo, or with
+                "given:", for faces outside of it.
         """
-        given = as_images(image)
-        found = self.reconstruct_photos(given.images)
-        named = [replace(faces, name=name) for faces, name in zip(found, given.names, strict=True)]
-        return named[0] if given.single else named
+        photos = as_images(image)
+        if given is not None and not photos.single:
+            raise ValueError("given: boxes are of a single photo; call once for each")
+        found = self.reconstruct_photos(photos.images, None if given is None else [given])
+        named = [replace(faces, name=name) for faces, name in zip(found, photos.names, strict=True)]
+        return named[0] if photos.single else named
 
-    def reconstruct_photos(self, images: Sequence[np.ndarray]) -> list[Faces]:
+    def reconstruct_photos(
+        self,
+        images: Sequence[np.ndarray],
+        given: Sequence[Sequence[GivenFace] | None] | None = None,
+    ) -> list[Faces]:
         """Faces of several photos, batched through the network.
 
         Args:
             images: photos [H, W, 3] uint8 RGB of any sizes.
+            given: boxes or landmarks of each photo's faces; None where the detector finds them.
 
         Returns:
-            For each photo its faces, the largest first. Where no upright face is found, or
-            doubtful ones only, heads that lie on their side or hang are looked for.
+            For each photo its faces, the largest first, or in the order given. Where no upright
+            face is found, or doubtful ones only, heads that lie on their side or hang are looked
+            for.
         """
-        found = [self.find_faces(image) for image in images]
+        told = [None] * len(images) if given is None else list(given)
+        found = [
+            self.find_faces(image) if faces is None else self.given_faces(image, faces)
+            for image, faces in zip(images, told, strict=True)
+        ]
         owner = [index for index, faces in enumerate(found) for _ in faces]
         detections = [detection for faces in found for detection, _ in faces]
         crops = [crop for faces in found for _, crop in faces]
@@ -227,7 +244,8 @@ class FaceReconstructor:
         grouped = [[next(finished) for _ in one] for one in found]
         if self.detector is not None and self.find_turned:
             for index, image in enumerate(images):
-                if all(face.quality < DOUBTFUL for face in grouped[index]):
+                doubtful = all(face.quality < DOUBTFUL for face in grouped[index])
+                if doubtful and told[index] is None:
                     grouped[index] = self._turned_faces(image, passes) or grouped[index]
         return [self._of_photo(group, image) for group, image in zip(grouped, images, strict=True)]
 
@@ -300,6 +318,38 @@ class FaceReconstructor:
             (face, crop_of_detection(face, self.crop_rule, self.points_3d, self.camera))
             for face in detections
         ]
+
+    def given_faces(
+        self, image_np: np.ndarray, given: Sequence[GivenFace]
+    ) -> list[tuple[Detection | None, CropTransform]]:
+        """What `find_faces` says, of faces that a user gave, in their order.
+
+        A box alone says little to a network with the five-point rule: its crop is made twice, from
+        the box and then from the landmarks found in it (3DDFA's two-step initialization).
+
+        Args:
+            image_np: [H, W, 3] uint8 RGB.
+            given: the faces.
+
+        Raises:
+            ValueError: if one lies outside of the photo, or its points fall together.
+        """
+        if self.detector is None:
+            raise ValueError("given: this reconstructor takes photos that are crops already")
+        scene = (self.crop_rule, self.points_3d.cpu(), self.camera)
+        size = (int(image_np.shape[0]), int(image_np.shape[1]))
+        found: list[tuple[Detection | None, CropTransform]] = []
+        for number, face in enumerate(given, 1):
+            try:
+                detection = given_detection(face, size)
+                crop = crop_of_given(face, detection, *scene)
+                if face.points is None and self.crop_rule.get("name") == "five_points":
+                    (first,) = self.reconstruct_crops([image_np], [crop])
+                    crop = crop_again(first.landmarks_68.cpu(), *scene)
+                found.append((detection, crop))
+            except ValueError as error:
+                raise ValueError(f"given: face {number}: {error}") from None
+        return found
 
     def reconstruct_found(
         self,
