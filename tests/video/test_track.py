@@ -14,8 +14,10 @@ from glb_reader import read_glb, values_of
 
 from v3recon.cli.track import main
 from v3recon.decode import decode
+from v3recon.detection.crop import CropTransform
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
+from v3recon.reconstruct.faces import make_faces
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.types import FaceCoeffs
 from v3recon.video import track
@@ -205,7 +207,10 @@ def test_live_link_has_61_values_by_name(head_take, tmp_path):
 def test_an_animated_head_has_weights_and_place_of_every_frame(head_take, tmp_path):
     model, camera = load_face_model("photohead"), Camera()
     image = np.full((300, 300, 3), 128, np.uint8)
-    write_take_glb(tmp_path / "a.glb", head_take, model, camera, image, 64)
+    row = slice(head_take.best, head_take.best + 1)
+    crop = CropTransform(head_take.crop_matrix[head_take.best])
+    (face,) = make_faces(head_take.coeffs[row], model, camera, [crop], [image], [None])
+    write_take_glb(tmp_path / "a.glb", head_take, face, 64)
     document, binary = read_glb(tmp_path / "a.glb")
     (animation,) = document["animations"]
     found = {

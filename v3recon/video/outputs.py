@@ -18,8 +18,9 @@ from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.glb import GlbAnimation
 from v3recon.reconstruct.draw import draw_landmarks
-from v3recon.reconstruct.faces import make_faces
+from v3recon.reconstruct.faces import Face, make_faces
 from v3recon.reconstruct.glb import METRES, write_face_glb
+from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.video.take import Take
 
 _COLORS = ((40, 220, 70), (255, 150, 40), (70, 150, 255), (240, 80, 200), (250, 230, 60))
@@ -71,14 +72,22 @@ def draw_people(image: np.ndarray, people: Sequence[tuple[int, np.ndarray]]) -> 
     return drawn
 
 
-def write_take_glb(
-    path: str | Path,
-    take: Take,
-    model: LinearFaceModel,
-    camera: Camera,
-    image: np.ndarray,
-    texture_size: int = 1024,
-) -> None:
+def best_face(take: Take, reconstructor: FaceReconstructor, image: np.ndarray) -> Face:
+    """The face of row `take.best` with its colors and what is seen of it.
+
+    Args:
+        take: of the reconstructor's face model.
+        reconstructor: whose faces they are.
+        image: [H, W, 3] uint8 RGB, the frame of that row.
+    """
+    row = slice(take.best, take.best + 1)
+    crop = CropTransform(take.crop_matrix[take.best])
+    scene = (reconstructor.model, reconstructor.camera, [crop], [image], [None])
+    (face,) = reconstructor.finished([image], make_faces(take.coeffs[row], *scene))
+    return face
+
+
+def write_take_glb(path: str | Path, take: Take, face: Face, texture_size: int = 1024) -> None:
     """Write an animated head: ARKit weights, rotation and place of every frame.
 
     The place is relative to the first frame, in metres, for the camera of the crops; only its
@@ -87,19 +96,14 @@ def write_take_glb(
     Args:
         path: the .glb file.
         take: of a face model whose first 52 expression coefficients are ARKit's.
-        model: the face model.
-        camera: camera of the crops.
-        image: [H, W, 3] uint8 RGB, the frame of row `take.best`, for the texture.
+        face: that of `best_face`, for the texture.
         texture_size: texels.
     """
-    row = slice(take.best, take.best + 1)
-    crop = CropTransform(take.crop_matrix[take.best])
-    (face,) = make_faces(take.coeffs[row], model, camera, [crop], [image], [None])
     animation = GlbAnimation(
         times=take.times - take.times[0],
         weights=take.coeffs.exp[:, : len(ARKIT_NAMES)].numpy(),
         rotations=quaternions_of(take),
-        translations=places_of(take, camera),
+        translations=places_of(take, face.camera),
     )
     name = Path(path).stem
     write_face_glb(path, face, texture_size=texture_size, animation=animation, name=name)

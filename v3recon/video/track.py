@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.video.follow import CHECK_EVERY, Follower, Sighting
 from v3recon.video.frames import read_frames, read_video_info, video_writer
 from v3recon.video.live_link import write_live_link
-from v3recon.video.outputs import draw_people, write_take_arrays, write_take_glb
+from v3recon.video.outputs import best_face, draw_people, write_take_arrays, write_take_glb
 from v3recon.video.take import Smoothing, Take, make_takes
 
 PART = 20 * CHECK_EVERY
@@ -114,10 +114,15 @@ def track_video(
     files = []
     arkit = has_arkit_shapes(reconstructor.model)
     best: dict[int, np.ndarray] = {}
-    if options.overlay or (options.glb and arkit):
+    if options.overlay or options.values or (options.glb and arkit):
         best = _second_pass(path, folder / f"{name}.mp4", takes, options, progress)
         files += [folder / f"{name}.mp4"] if options.overlay else []
     for take in takes:
+        face = None
+        if take.person in best:
+            face = best_face(take, reconstructor, best[take.person])
+            alb = face.coeffs.alb.expand(len(take), -1)
+            take = replace(take, coeffs=replace(take.coeffs, alb=alb))
         stem = folder / f"{name}_face{take.person}"
         if options.values:
             files.append(stem.with_name(f"{stem.name}.npz"))
@@ -125,10 +130,9 @@ def track_video(
         if options.live_link and arkit:
             files.append(stem.with_name(f"{stem.name}.csv"))
             write_live_link(files[-1], take, info.frame_rate)
-        if options.glb and arkit:
+        if options.glb and arkit and face is not None:
             files.append(stem.with_name(f"{stem.name}.glb"))
-            scene = (reconstructor.model, reconstructor.camera, best[take.person])
-            write_take_glb(files[-1], take, *scene, options.texture_size)
+            write_take_glb(files[-1], take, face, options.texture_size)
     shutil.rmtree(kept, ignore_errors=True)
     return TrackResult(takes, files, frame_count, shots, info.frame_count)
 
