@@ -13,6 +13,11 @@ COMMANDS = {
     "track": ("v3recon.cli.track", "follow the faces of a video"),
     "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
     "view": ("v3recon.cli.view", "heads in the browser of this machine"),
+    "swap-faces": ("v3recon.cli.swap_faces", "faces of photos replaced by another one"),
+    "edit-texture": (
+        "v3recon.cli.edit_texture",
+        "eyes, brows, nose, lips or make-up from elsewhere",
+    ),
     "export": ("v3recon.cli.export", "networks as ONNX files that run without torch"),
     "build-face-model": (
         "v3recon.cli.build_face_model",

@@ -7,11 +7,13 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from xml.sax.saxutils import escape
 
 import cv2
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
 from v3recon._fast.png import encode_png
 from v3recon.io._image_plugins import register_plugin
@@ -32,6 +34,15 @@ _FORMATS = (
     *("HEIF", "JXL"),  # of plug-ins
 )
 _ORIENTATION = 0x0112
+_DESCRIPTION, _SOFTWARE = 0x010E, 0x0131
+_XMP = (
+    '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax'
+    '-ns#"><rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
+    'xmlns:dc="http://purl.org/dc/elements/1.1/" Iptc4xmpExt:DigitalSourceType='
+    '"http://cv.iptc.org/newscodes/digitalsourcetype/composite"><dc:description><rdf:Alt>'
+    '<rdf:li xml:lang="x-default">{}</rdf:li></rdf:Alt></dc:description></rdf:Description>'
+    "</rdf:RDF></x:xmpmeta>"
+)
 _MAX_TAGS = 500
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: image[:, ::-1],
@@ -99,6 +110,27 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ValueError("damaged or unreadable photo") from None
 
 
+def read_layer(path: str | Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """Read a picture that is laid over another one.
+
+    Returns:
+        [H, W, 3] uint8 RGB, and its opacity [H, W] float32 0…1, None where it is opaque.
+
+    Raises:
+        ValueError: as `read_image`.
+    """
+    path = Path(path)
+    picture = read_image(path)  # refuses what is no picture, or too large
+    try:
+        with _open(path) as image:
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                return picture, None
+            layer = np.array(image.convert("RGBA"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"damaged or unreadable photo ({one_line(error)})") from None
+    return layer[..., :3], (layer[..., 3] / np.float32(255)).astype(np.float32)
+
+
 def image_of_pillow(image: Image.Image) -> np.ndarray:
     """A picture of Pillow's as `read_image` gives a file: upright, in sRGB, over white.
 
@@ -135,6 +167,38 @@ def write_png_16(path: str | Path, values: np.ndarray) -> None:
         raise ValueError(f"a 16-bit picture is [H, W] uint16, not {values.dtype} {values.shape}")
     with replace_on_success(path) as temporary:
         Image.fromarray(values).save(temporary, "PNG")
+
+
+def write_edited(path: str | Path, image: np.ndarray, note: str) -> None:
+    """Write a picture that says in its metadata that it was edited, whole or not at all.
+
+    The note is in EXIF's description and, as the IPTC's digital source type "composite", in XMP;
+    PNG files also have it as text.
+
+    Args:
+        path: .png, .jpg or .jpeg; its folder exists.
+        image: [H, W, 3] uint8 RGB.
+        note: what was done, one line of ASCII.
+
+    Raises:
+        ValueError: for another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"{path}: pictures are written as .png, .jpg or .jpeg")
+    exif = Image.Exif()
+    exif[_DESCRIPTION], exif[_SOFTWARE] = note, "v3recon"
+    xmp = _XMP.format(escape(note))
+    options: dict[str, Any] = {"exif": exif}
+    if suffix == ".png":
+        texts = PngInfo()
+        texts.add_text("Description", note)
+        texts.add_itxt("XML:com.adobe.xmp", xmp)
+        options |= {"format": "PNG", "pnginfo": texts}
+    else:
+        options |= {"format": "JPEG", "quality": 95, "subsampling": 0, "xmp": xmp.encode("utf-8")}
+    with replace_on_success(path) as temporary:
+        Image.fromarray(image).save(temporary, **options)
 
 
 def encode_jpeg(image: np.ndarray, quality: int = 92) -> bytes:
