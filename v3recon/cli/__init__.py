@@ -13,6 +13,7 @@ COMMANDS = {
     "track": ("v3recon.cli.track", "follow the faces of a video"),
     "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
     "view": ("v3recon.cli.view", "heads in the browser of this machine"),
+    "person": ("v3recon.cli.person", "one head from several photos of a person"),
     "swap-faces": ("v3recon.cli.swap_faces", "faces of photos replaced by another one"),
     "edit-texture": (
         "v3recon.cli.edit_texture",

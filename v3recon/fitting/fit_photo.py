@@ -30,6 +30,7 @@ from v3recon.losses.part_distribution import part_distribution_loss
 from v3recon.losses.photometric import skin_attention
 from v3recon.losses.total import LossTarget, LossWeights, total_loss
 from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces
+from v3recon.reconstruct.one_person import with_one_identity
 from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.seen import cover_at
 from v3recon.types import Decoded, FaceCoeffs
@@ -165,7 +166,7 @@ def _fit_group(
             torch.cat([face.coeffs.to_tensor() for face in faces]).clone(), model.sizes
         )
         if shared:
-            start = _one_identity(start, [face.quality for face in faces])
+            start = with_one_identity(start, [face.quality for face in faces])
         target = _target(faces, start, labels, recognition, options)
         state = _State(start, model, shared)
         before, after = _descend(state, target, camera, options, bar)
@@ -267,15 +268,6 @@ def _descend(
         optimizer.step()
         bar.update()
     return before, {name: float(value) for name, value in terms.items()}
-
-
-def _one_identity(coeffs: FaceCoeffs, qualities: Sequence[float]) -> FaceCoeffs:
-    """The same with the mean identity and albedo, good looks counting more."""
-    weight = torch.tensor([1.0 if math.isnan(one) else max(one, 0.05) for one in qualities])
-    weight = (weight / weight.sum()).to(coeffs.id)[:, None]
-    id_mean = (weight * coeffs.id).sum(0, keepdim=True).expand_as(coeffs.id)
-    alb_mean = (weight * coeffs.alb).sum(0, keepdim=True).expand_as(coeffs.alb)
-    return replace(coeffs, id=id_mean.clone(), alb=alb_mean.clone())
 
 
 def _target(

@@ -222,6 +222,15 @@ def write_face(
     return written
 
 
+def write_neutral_obj(path: str | Path, face: Face) -> None:
+    """Write the unposed head of a face without its expression, in its model's albedo."""
+    model, coeffs = face.model, face.coeffs
+    vertices = model.vertices(coeffs.id, coeffs.exp * 0)[0]
+    albedo = model.albedo(coeffs.alb)[0]
+    triangles = model.faces.cpu().numpy()
+    obj.write_obj(path, vertices.cpu().numpy(), triangles, colors=albedo.cpu().numpy())
+
+
 def write_obj(
     path: str | Path,
     face: Face,

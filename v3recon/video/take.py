@@ -21,6 +21,7 @@ from v3recon.geometry.rotation import (
     matrix_to_rotation_6d,
     rotation_6d_to_matrix,
 )
+from v3recon.reconstruct.one_person import FRONTAL, with_one_identity
 from v3recon.reconstruct.precision import full_precision
 from v3recon.types import FaceCoeffs
 from v3recon.video.filters import one_euro, smooth_two_sided
@@ -33,8 +34,6 @@ MAX_GAP = 0.3
 
 _RANGE = 5.0
 """Standard deviations that an expression coefficient ranges over: one unit of the filters."""
-
-_FRONTAL = 0.5  # radians of yaw at which a frame's say in the identity has fallen by e^-0.5
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Take:
         """Row of the frame that shows the face best: found surely, seen from the front, large."""
         turned = np.abs(self.coeffs.angle[:, :2].numpy()).sum(1)
         size = np.ptp(self.landmarks_68, axis=1).max(1)
-        return int((self.quality * np.exp(-turned / _FRONTAL) * np.sqrt(size)).argmax())
+        return int((self.quality * np.exp(-turned / FRONTAL) * np.sqrt(size)).argmax())
 
 
 def make_takes(
@@ -106,7 +105,7 @@ def make_takes(
         quality = np.array([one.quality for one in rows])
         shots = np.array([one.shot for one in rows])
         coeffs = FaceCoeffs.from_tensor(packed, model.sizes)
-        coeffs = _one_identity(coeffs, quality)
+        coeffs = with_one_identity(coeffs, quality.tolist())
         sigma = model.exp_sigma.numpy() if model.exp_sigma is not None else np.ones(1)
         coeffs, points = _filtered(coeffs, points, times, shots, smoothing, _RANGE * sigma)
         crops = [
@@ -127,22 +126,6 @@ def make_takes(
             )
         )
     return takes
-
-
-def _one_identity(coeffs: FaceCoeffs, quality: np.ndarray) -> FaceCoeffs:
-    """Identity and albedo as weighted means: frontal faces that were found surely count more."""
-    turned = coeffs.angle[:, 1].numpy() / _FRONTAL
-    weight = torch.from_numpy(np.maximum(quality, 1e-3) * np.exp(-0.5 * turned**2)).float()
-    weight = weight / weight.sum()
-    count = len(coeffs)
-    return FaceCoeffs(
-        (weight @ coeffs.id).expand(count, -1),
-        coeffs.exp,
-        (weight @ coeffs.alb).expand(count, -1),
-        coeffs.angle,
-        coeffs.sh,
-        coeffs.trans,
-    )
 
 
 def _filtered(
