@@ -14,9 +14,10 @@ LAYERS = (
     {"io"},
     {"face_models", "render"},
     {"decode", "losses", "networks", "detection", "uv"},
+    {"light"},
     {"reconstruct"},
     {"fitting"},
-    {"data", "photohead", "video", "light"},
+    {"data", "photohead", "video"},
     {"training", "export", "batch", "view", "evaluation", "part_masks", "synthetic_data"},
     {"cli"},
     {"demo", "train", "__main__"},
@@ -29,8 +30,9 @@ LOWEST_ONLY = {"losses"}
 ONE_OWNER = {
     "pillow_heif": "v3recon/io/_image_plugins.py",
     "pillow_jxl": "v3recon/io/_image_plugins.py",
-    "onnxruntime": "v3recon/light/files.py",
-    "onnx": "v3recon/export/onnx_files.py",
+    # What runs without torch may not know what exports; the latter also quantizes.
+    "onnxruntime": {"v3recon/light/files.py", "v3recon/export/int8_network.py"},
+    "onnx": {"v3recon/export/onnx_files.py", "v3recon/export/int8_network.py"},
     "pyarrow": "v3recon/batch/parquet.py",
     "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",
@@ -118,7 +120,8 @@ def test_optional_libraries_have_one_owner(library):
         for module in imports_of(path)
         if module.split(".")[0] == library
     }
-    assert users == {ONE_OWNER[library]}
+    owner = ONE_OWNER[library]
+    assert users == ({owner} if isinstance(owner, str) else owner)
 
 
 def test_this_test_can_fail():

@@ -15,6 +15,7 @@ The names below are imported when they are used first, so that `import v3recon` 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,9 @@ __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'v3recon' has no attribute {name!r}")
+    if name == "FaceReconstructor" and importlib.util.find_spec("torch") is None:
+        # Exported networks run without torch: `from_pretrained(FOLDER, backend="onnx")`.
+        return importlib.import_module("v3recon.light.reconstructor").OnnxReconstructor
     return getattr(importlib.import_module(_HOME[name]), name)
 
 

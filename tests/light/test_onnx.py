@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,11 @@ from skimage.data import astronaut
 from v3recon.cli.export import main
 from v3recon.decode import decode
 from v3recon.detection.detect import detect_faces
+from v3recon.export.int8_network import quantize_exported
 from v3recon.export.onnx_files import export_onnx, padded_rows
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
+from v3recon.io.images import write_png
 from v3recon.light.files import ABOUT, COEFFICIENTS, NETWORK, Network, files_of
 from v3recon.light.reconstructor import OnnxReconstructor
 from v3recon.networks.face_regressor import FaceRegressor, FaceRegressorConfig
@@ -79,6 +82,49 @@ def test_nothing_of_torch_is_loaded(folder, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def test_from_pretrained_with_and_without_torch(folder, light):
+    found = FaceReconstructor.from_pretrained(folder, backend="onnx", max_faces=1)
+    assert isinstance(found, OnnxReconstructor) and found.max_faces == 1
+    np.testing.assert_array_equal(
+        found(astronaut())[0].landmarks_68, light(astronaut())[0].landmarks_68
+    )
+    with pytest.raises(ValueError, match="backend: 'torch' or 'onnx', not 'tpu'"):
+        FaceReconstructor.from_pretrained(backend="tpu")  # pyright: ignore[reportCallIssue]
+    with pytest.raises(ValueError, match="source: the folder"):
+        FaceReconstructor.from_pretrained(backend="onnx")
+    code = (
+        "import sys, importlib.util as u; sys.modules['torch'] = None; find = u.find_spec;"
+        "u.find_spec = lambda name, *more: None if name == 'torch' else find(name, *more);"
+        "import v3recon, numpy as np;"
+        f"model = v3recon.FaceReconstructor.from_pretrained({str(folder)!r}, backend='onnx');"
+        "print(type(model).__name__, len(model(np.zeros((64, 64, 3), np.uint8))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "OnnxReconstructor 0", done.stderr
+
+
+def test_eight_bits_are_close_and_small(folder, light, tmp_path):
+    photo = astronaut()
+    views = [photo, photo[:, ::-1], photo[20:, 30:], (photo * 0.7).astype(np.uint8)]
+    files = [tmp_path / f"{number}.png" for number in range(len(views))]
+    for file, view in zip(files, views, strict=True):
+        write_png(file, np.ascontiguousarray(view))
+    eight = tmp_path / "eight"
+    shutil.copytree(folder, eight)
+    quantize_exported(eight, files)
+    assert json.loads((eight / ABOUT).read_text())["precision"] == "int8"
+    assert (eight / NETWORK).stat().st_size < 0.85 * (folder / NETWORK).stat().st_size
+    (exact,), (close,) = light(photo), OnnxReconstructor.from_folder(eight, threads=1)(photo)
+    apart = np.linalg.norm(exact.landmarks_68 - close.landmarks_68, axis=1)
+    assert 0 < apart.mean() < 0.5  # pixels of a face of 130
+    faceless = tmp_path / "none.png"
+    write_png(faceless, np.zeros((40, 40, 3), np.uint8))
+    before = (eight / NETWORK).read_bytes()
+    with pytest.raises(ValueError, match="no face in the 1 photos"):
+        quantize_exported(eight, [faceless])
+    assert (eight / NETWORK).read_bytes() == before
 
 
 def test_the_new_network_is_exported_exactly(tmp_path):

@@ -21,6 +21,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path, help="made if absent")
     parser.add_argument("--weights", type=Path, help="a checkpoint (default: the package's)")
     parser.add_argument("--face-model", help="of the checkpoint (default: the package's)")
+    calibrated = "8-bit convolutions, calibrated on the faces of these photos"
+    parser.add_argument("--int8", type=Path, nargs="+", metavar="PATH", help=calibrated)
     parser.add_argument("--batch", type=int, help="faces at once (default: any number)")
     try:
         options = parser.parse_args(argv)
@@ -52,6 +54,11 @@ def _export(options: argparse.Namespace) -> int:
         input_size=loaded.regressor.input_size,
         batch=options.batch,
     )
+    if options.int8 is not None:
+        from v3recon.export.int8_network import quantize_exported
+        from v3recon.io.photo_files import find_photos
+
+        quantize_exported(options.folder, find_photos(options.int8).photos)
     for path in files:
         print(f"{path.stat().st_size / 1e6:8.2f} MB  {path}")
     return 0

@@ -93,6 +93,36 @@ class OnnxReconstructor:
         """
         return cls(load_exported(folder, threads), max_faces)
 
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        backend: str = "onnx",
+        threads: int | None = None,
+        max_faces: int | None = None,
+    ) -> OnnxReconstructor:
+        """What `v3recon.FaceReconstructor.from_pretrained(source, backend="onnx")` gives.
+
+        It is that name where torch is not installed.
+
+        Args:
+            source: folder that `v3recon export onnx` wrote.
+            backend: "onnx".
+            threads: see `from_folder`.
+            max_faces: see `from_folder`.
+
+        Raises:
+            ValueError: for another backend, without a folder, or as `from_folder`.
+        """
+        if backend != "onnx":
+            raise ValueError(
+                f"backend: {backend!r} needs torch, which is not installed; use 'onnx'"
+            )
+        if source is None:
+            raise ValueError("source: the folder that `v3recon export onnx FOLDER` wrote")
+        return cls.from_folder(source, threads=threads, max_faces=max_faces)
+
     def __call__(self, photo: str | Path | np.ndarray) -> list[LightFace]:
         """Faces of a photo, the largest first.
 
@@ -125,6 +155,15 @@ class OnnxReconstructor:
             )
             for number, (box, score) in enumerate(zip(boxes, scores, strict=True))
         ]
+
+    def crops(self, photo: str | Path | np.ndarray) -> np.ndarray:
+        """What the network is given of each face of a photo at last: [N, 3, S, S] RGB in 0…1."""
+        image = photo if isinstance(photo, np.ndarray) else read_image(photo)
+        matrices = [face.crop_matrix for face in self(image)]
+        size = self._about["input_size"]
+        return (
+            self._crops(image, matrices) if matrices else np.zeros((0, 3, size, size), np.float32)
+        )
 
     def mesh(self, face: LightFace) -> LightMesh:
         """The dense mesh of a face."""
@@ -159,6 +198,10 @@ class OnnxReconstructor:
 
     def _look(self, image: np.ndarray, matrices: list[np.ndarray]) -> dict[str, np.ndarray]:
         """What the network says of crops."""
+        return self.model.network(image=self._crops(image, matrices))
+
+    def _crops(self, image: np.ndarray, matrices: list[np.ndarray]) -> np.ndarray:
+        """Input of the network [N, 3, S, S]."""
         size, frame = self._about["input_size"], self._about["camera"]["image_size"]
         ratio = size / frame
         crops = []
@@ -167,7 +210,7 @@ class OnnxReconstructor:
             to_input[:, 2] += 0.5 * ratio - 0.5
             crops.append(crop_image(image, to_input, size))
         batch = np.stack(crops).astype(np.float32).transpose(0, 3, 1, 2) / np.float32(255)
-        return self.model.network(image=np.ascontiguousarray(batch))
+        return np.ascontiguousarray(batch)
 
     def _crop_of_detection(self, box: np.ndarray) -> np.ndarray:
         rule = self._about["crop_rule"]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera
 from v3recon.io.given_faces import GivenFace
+from v3recon.light.reconstructor import OnnxReconstructor
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.networks.face_regressor import FaceRegressor
 from v3recon.networks.regressor import Regressor, fuse_for_inference
@@ -116,6 +117,17 @@ class FaceReconstructor:
         state = {one.name: getattr(self, one.name) for one in fields(self)}
         return _unpickled, (pickle.dumps(state),)
 
+    @overload
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        backend: Literal["onnx"],
+        max_faces: int | None = None,
+    ) -> OnnxReconstructor: ...
+
+    @overload
     @classmethod
     def from_pretrained(
         cls,
@@ -132,7 +144,27 @@ class FaceReconstructor:
         rasterizer: str = "auto",
         min_quality: float = 0.0,
         find_turned: bool = True,
-    ) -> FaceReconstructor:
+        backend: Literal["torch"] = "torch",
+    ) -> FaceReconstructor: ...
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path | None = None,
+        *,
+        face_model: str | Path | None = None,
+        weights: str | Path | None = None,
+        backbone: str | None = None,
+        detector: str | None = "mtcnn",
+        device: str | torch.device | None = None,
+        min_confidence: float | None = None,
+        max_faces: int | None = None,
+        batch_size: int = 16,
+        rasterizer: str = "auto",
+        min_quality: float = 0.0,
+        find_turned: bool = True,
+        backend: str = "torch",
+    ) -> FaceReconstructor | OnnxReconstructor:
         """Load what a reconstruction needs.
 
         Args:
@@ -149,10 +181,16 @@ class FaceReconstructor:
             rasterizer: what draws parts and textures: "auto", "cpu", "torch" or "nvdiffrast".
             min_quality: faces of a lower `Faces.quality` are left out.
             find_turned: search photos without an upright face for heads on their side as well.
+            backend: "onnx" gives a `light.reconstructor.OnnxReconstructor` of the folder `source`
+                that `v3recon export onnx` wrote; of the other arguments it knows `max_faces`.
 
         Raises:
             ValueError: if a file is missing or malformed, or files do not fit together.
         """
+        if backend not in ("torch", "onnx"):
+            raise ValueError(f"backend: 'torch' or 'onnx', not {backend!r}")
+        if backend == "onnx":
+            return OnnxReconstructor.from_pretrained(source, max_faces=max_faces)
         assets = find_assets(source, face_model=face_model, weights=weights, backbone=backbone)
         device = resolve_device(device)
         if detector == "retinaface" and assets.retinaface is None:
