@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -11,7 +13,11 @@ from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.geometry.spherical_harmonics import shade_sh
 from v3recon.render.rasterize import rasterize
 from v3recon.render.render import render_image
+from v3recon.render.visibility import visible_vertices
 from v3recon.types import Decoded, FaceCoeffs
+
+_FRONT_SIDE = 896
+"""Side of the picture in which `seen_from_front` looks, pixels: lids' rims are 0.5 mm wide."""
 
 
 def decode(
@@ -48,6 +54,23 @@ def posed_normals(decoded: Decoded, model: LinearFaceModel) -> Tensor:
 
         return vertex_normals_cpu(vertices, model.faces, model.vertex_faces) @ decoded.rotation
     return model.normals(vertices) @ decoded.rotation
+
+
+@lru_cache(maxsize=4)
+def seen_from_front(model: LinearFaceModel) -> Tensor:
+    """Vertices [V] bool that the mean face shows to a camera before it: none behind lids and lips.
+
+    Args:
+        model: the face model; one answer is kept for each.
+    """
+    with torch.no_grad():
+        mean = decode(FaceCoeffs.zeros(1, model.sizes, model.mean_shape.device), model)
+        normals = posed_normals(mean, model)
+        scale = _FRONT_SIDE / Camera().image_size
+        to_view = torch.tensor([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
+        size = (_FRONT_SIDE, _FRONT_SIDE)
+        clip = to_clip(mean.vertices, Camera(), size, to_view[None].to(normals))
+        return visible_vertices(rasterize(clip, model.faces, size), model.faces, normals)[0]
 
 
 def lit_colors(coeffs: FaceCoeffs, decoded: Decoded, model: LinearFaceModel) -> Tensor:

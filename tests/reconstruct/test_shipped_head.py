@@ -72,3 +72,11 @@ def test_drawn_heads_are_found_where_they_are(drawn):
     trace = turned.diagonal(dim1=1, dim2=2).sum(1)
     angle = torch.rad2deg(torch.arccos(((trace - 1) / 2).clamp(-1, 1)))
     assert float(angle.median()) < 10
+
+
+def test_eyes_are_what_lids_leave_open(face):
+    """The whole of an eye is little more than what is seen of it: no eyeball behind the lids."""
+    parts = face.parts()
+    for part in (0, 1):
+        seen = int((parts.labels == part + 1).sum())
+        assert seen < int((parts.part_bits >> part & 1).sum()) < 1.8 * seen

@@ -14,27 +14,20 @@ from typing import Literal
 import cv2
 import numpy as np
 import scipy.fft
-import torch
 from torch import Tensor
 
-from v3recon.decode import decode, posed_normals
+from v3recon.decode import seen_from_front
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS, SKIN_LABEL
 from v3recon.face_models.surfaces import GROUP_NAMES
-from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.point_sets import anchor_grid
 from v3recon.losses.part_distribution import above_brows, part_index_sets
 from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean_distances
-from v3recon.render.rasterize import rasterize
-from v3recon.render.visibility import visible_vertices
-from v3recon.types import FaceCoeffs
 
 PART_SIDE, PART_GRID = 112, 14
 """Side of the pictures on which distances of parts are taken, and anchors along it."""
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
-_VIEW = 896
-"""Side of the picture in which it is decided what of the mean face is seen, pixels."""
 _PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs
 
 
@@ -159,15 +152,8 @@ def part_points(model: LinearFaceModel, max_points: int) -> Tensor:
     Returns:
         [8, N] vertex ids filled up with -1, see `losses.part_distribution.part_index_sets`.
     """
-    with torch.no_grad():
-        mean = decode(FaceCoeffs.zeros(1, model.sizes, model.mean_shape.device), model)
-        normals = posed_normals(mean, model)
-        scale = _VIEW / Camera().image_size
-        to_view = torch.tensor([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
-        clip = to_clip(mean.vertices, Camera(), (_VIEW, _VIEW), to_view[None].to(normals))
-        front = visible_vertices(rasterize(clip, model.faces, (_VIEW, _VIEW)), model.faces, normals)
-    vertices = mean.model_vertices[0]
-    keep = front[0] | (model.part_labels == SKIN_LABEL)
+    vertices = model.mean_vertices()
+    keep = seen_from_front(model) | (model.part_labels == SKIN_LABEL)
     if model.group_labels is not None:
         keep = keep & (model.group_labels != GROUP_NAMES.index("eyeballs"))
     keep = keep & ~above_brows(model.part_labels, vertices)

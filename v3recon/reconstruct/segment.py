@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from v3recon._fast.threads import threads_limited
+from v3recon.decode import seen_from_front
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.parts import color_table
+from v3recon.face_models.parts import EYE_LABELS, color_table
 from v3recon.geometry.affine2d import compose_affine_2d, resize_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.reconstruct.faces import Face, Faces
@@ -237,10 +238,16 @@ def _part_triangles(model: LinearFaceModel) -> tuple[Tensor, Tensor]:
     """All parts' own triangles [F', 3] and the part 0…7 of each; kept while the model lives."""
     known = _PART_TRIANGLES.get(model)
     if known is None or known[0].device != model.faces.device:
-        faces = torch.cat(model.part_faces)
+        sets = list(model.part_faces)
+        if model.group_labels is not None:
+            # Whole eyeballs and the backs of lids are no part of an eye.
+            front = seen_from_front(model)
+            for part in EYE_LABELS:
+                sets[part - 1] = sets[part - 1][front[sets[part - 1]].any(1)]
+        faces = torch.cat(sets)
         group = torch.repeat_interleave(
             torch.arange(len(PART_NAMES), device=faces.device, dtype=torch.uint8),
-            torch.tensor([len(part) for part in model.part_faces], device=faces.device),
+            torch.tensor([len(part) for part in sets], device=faces.device),
         )
         known = _PART_TRIANGLES[model] = faces, group
     return known
