@@ -44,10 +44,12 @@ def _column(arrow: ModuleType, values: Sequence[Any] | np.ndarray) -> Any:
     if not isinstance(values, np.ndarray) or values.ndim == 1:
         return arrow.array(values)
     flat = values.reshape(len(values), -1)
-    width = flat.shape[1]
-    numbers = arrow.array(np.ascontiguousarray(flat).reshape(-1))
-    missing = arrow.array(np.isnan(flat).all(1))
-    return arrow.FixedSizeListArray.from_arrays(numbers, width, mask=missing)
+    missing = np.isnan(flat).all(1)
+    # Lists of a fixed size with gaps are refused by readers before pyarrow 26.
+    ends = np.cumsum(np.where(missing, 0, flat.shape[1]))
+    offsets = arrow.array(np.concatenate([[0], ends]).astype(np.int32))
+    numbers = arrow.array(np.ascontiguousarray(flat[~missing]).reshape(-1))
+    return arrow.ListArray.from_arrays(offsets, numbers, mask=arrow.array(missing))
 
 
 def _library(name: str = "pyarrow") -> ModuleType:
