@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.geometry.affine2d import resize_affine_2d
 from v3recon.geometry.camera import Camera, project, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.geometry.spherical_harmonics import shade_sh
@@ -66,8 +67,7 @@ def seen_from_front(model: LinearFaceModel) -> Tensor:
     with torch.no_grad():
         mean = decode(FaceCoeffs.zeros(1, model.sizes, model.mean_shape.device), model)
         normals = posed_normals(mean, model)
-        scale = _FRONT_SIDE / Camera().image_size
-        to_view = torch.tensor([[scale, 0, scale / 2 - 0.5], [0, scale, scale / 2 - 0.5]])
+        to_view = resize_affine_2d(_FRONT_SIDE / Camera().image_size)
         size = (_FRONT_SIDE, _FRONT_SIDE)
         clip = to_clip(mean.vertices, Camera(), size, to_view[None].to(normals))
         return visible_vertices(rasterize(clip, model.faces, size), model.faces, normals)[0]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from v3recon.cli.program import run_resumable
+from v3recon.cli.program import GOES_ON, run_program
 from v3recon.cli.reconstruct import make_folder
 
 
@@ -48,7 +48,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    return run_resumable("batch", parse_arguments, _batch, argv)
+    return run_program("batch", parse_arguments, _batch, argv, interrupted=GOES_ON)
 
 
 def _batch(options: argparse.Namespace) -> int:

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from v3recon.cli.edited_photos import EPILOG, add_common, numbered_face, reconstructor_of, run
+from v3recon.cli.edited_photos import EPILOG, add_common, numbered_face, run
+from v3recon.cli.program import reconstructor_of
 from v3recon.io.images import read_layer
 
 _TEXTURE_SIZE = 1024

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from v3recon.cli.reconstruct import INTERRUPTED, make_folder
+from v3recon.cli.program import add_network, run_program
+from v3recon.cli.reconstruct import make_folder
 from v3recon.io.images import read_image, write_edited
-from v3recon.io.messages import one_line, say_anything
+from v3recon.io.messages import one_line
 from v3recon.io.photo_files import find_photos
 
 if TYPE_CHECKING:
     from v3recon.reconstruct.faces import Face, Faces
-    from v3recon.reconstruct.reconstructor import FaceReconstructor
 
 EPILOG = """Exit status: 0 every photo was changed, 1 some were not, 2 wrong usage or missing files.
 The pictures say in their metadata that they were edited."""
@@ -35,11 +34,7 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     add("--from-face", type=int, default=1, metavar="N",
         help="face of --from, 1 = the largest (default: 1)")  # fmt: skip
     add("--format", choices=("png", "jpg"), default="png", help="of the pictures (default: png)")
-    add("--face-model", metavar="NAME", help="photoface, photohead, bfm, or a file")
-    add("--assets", type=Path, metavar="FOLDER", help="official assets, or a checkpoint")
-    add("--weights", type=Path, metavar="FILE", help="a checkpoint, instead of the assets'")
-    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
-    add("--device", metavar="NAME", help="cpu, cuda, … (default: cuda if there is one)")
+    add_network(parser)
 
 
 def numbered_face(faces: Faces, number: int, photo: Path) -> Face:
@@ -52,20 +47,6 @@ def numbered_face(faces: Faces, number: int, photo: Path) -> Face:
         shown = "no face" if not len(faces) else f"{len(faces)} faces"
         raise ValueError(f"{photo} shows {shown}, there is no face {number}")
     return faces[number - 1]
-
-
-def reconstructor_of(options: argparse.Namespace) -> FaceReconstructor:
-    """The reconstructor of the common flags.
-
-    Raises:
-        ValueError: if a file is missing or malformed.
-    """
-    from v3recon.reconstruct.reconstructor import FaceReconstructor
-
-    return FaceReconstructor.from_pretrained(
-        options.assets, face_model=options.face_model, weights=options.weights,
-        backbone=options.backbone, device=options.device,
-    )  # fmt: skip
 
 
 def run(
@@ -87,33 +68,24 @@ def run(
         note: what the pictures' metadata say.
         argv: the arguments; default those of the process.
     """
-    say_anything()
-    try:
-        options = parser.parse_args(argv)
+
+    def change_photos(options: argparse.Namespace) -> int:
         photos = find_photos(options.inputpath).photos
         make_folder(options.savepath)
         change = prepare(options)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    except ValueError as error:
-        print(f"v3recon {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    from v3recon.reconstruct.save import output_names
+        from v3recon.reconstruct.save import output_names
 
-    failed = []
-    for photo, stem in zip(photos, output_names(photos), strict=True):
-        try:
-            picture = change(photo, read_image(photo))
-            write_edited(options.savepath / f"{stem}{ending}.{options.format}", picture, note)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return INTERRUPTED
-        except Exception as error:  # one photo must not end the others
-            failed.append(f"  {photo}: {one_line(error)}")
-    if failed:
-        print("not changed:\n" + "\n".join(failed))
-    print(f"{len(photos)} photos: {len(photos) - len(failed)} changed, {len(failed)} not; "
-          f"results in {options.savepath}")  # fmt: skip
-    return 1 if failed else 0
+        failed = []
+        for photo, stem in zip(photos, output_names(photos), strict=True):
+            try:
+                picture = change(photo, read_image(photo))
+                write_edited(options.savepath / f"{stem}{ending}.{options.format}", picture, note)
+            except Exception as error:  # one photo must not end the others
+                failed.append(f"  {photo}: {one_line(error)}")
+        if failed:
+            print("not changed:\n" + "\n".join(failed))
+        print(f"{len(photos)} photos: {len(photos) - len(failed)} changed, {len(failed)} not; "
+              f"results in {options.savepath}")  # fmt: skip
+        return 1 if failed else 0
+
+    return run_program(name, parser.parse_args, change_photos, argv)

@@ -6,12 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
-from v3recon.io.messages import say_anything
+from v3recon.cli.program import run_program
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the program; returns its exit status (2 for wrong usage or missing files)."""
-    say_anything()
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """The arguments of a command line.
+
+    Raises:
+        SystemExit: after --help, or with status 2 for flags that cannot be understood.
+    """
     parser = argparse.ArgumentParser(
         prog="v3recon export",
         description="Write network, mesh decoder, detector and face model for onnxruntime; "
@@ -24,14 +27,12 @@ def main(argv: list[str] | None = None) -> int:
     calibrated = "8-bit convolutions, calibrated on the faces of these photos"
     parser.add_argument("--int8", type=Path, nargs="+", metavar="PATH", help=calibrated)
     parser.add_argument("--batch", type=int, help="faces at once (default: any number)")
-    try:
-        options = parser.parse_args(argv)
-        return _export(options)
-    except ValueError as error:
-        print(f"v3recon export: {error}", file=sys.stderr)
-        return 2
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; returns its exit status (2 for wrong usage or missing files)."""
+    return run_program("export", parse_arguments, _export, argv)
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from v3recon.cli.reconstruct import INTERRUPTED, make_folder
+from v3recon.cli.program import add_network, reconstructor_of, run_program
+from v3recon.cli.reconstruct import make_folder
 from v3recon.io.images import read_image
-from v3recon.io.messages import one_line, say_anything
+from v3recon.io.messages import one_line
 from v3recon.io.photo_files import find_photos
 
 EPILOG = """Exit status: 0 every photo was processed (some may show no face), 1 some failed, 2 wrong
@@ -38,27 +39,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "person, who has one identity and one albedo")  # fmt: skip
     add("--steps", type=int, default=60, help="of the optimizer (default: 60)")
     add("--recognition", type=Path, help="ArcFace weights for the perceptual term")
-    add("--face-model", help="photoface, photohead, bfm, or a file, instead of the assets'")
-    add("--assets", type=Path, help="official 3DDFA_V3 assets, or a checkpoint")
-    add("--weights", type=Path, help="a checkpoint, instead of the assets'")
-    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
-    add("--device", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
+    add_network(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    say_anything()
-    try:
-        return _fit(parse_arguments(argv))
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    except ValueError as error:
-        print(f"v3recon fit: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_program("fit", parse_arguments, _fit, argv)
 
 
 def _fit(options: argparse.Namespace) -> int:
@@ -66,16 +53,12 @@ def _fit(options: argparse.Namespace) -> int:
     from v3recon.fitting.fit_photo import FitOptions, fit
     from v3recon.networks.recognition import load_recognition
     from v3recon.reconstruct.faces import Face
-    from v3recon.reconstruct.reconstructor import FaceReconstructor
     from v3recon.reconstruct.save import output_names, save_faces
 
     chosen = FitOptions(steps=options.steps)
     photos = find_photos(options.inputpath).photos
     make_folder(options.savepath)
-    model = FaceReconstructor.from_pretrained(
-        options.assets, face_model=options.face_model, weights=options.weights,
-        backbone=options.backbone, device=options.device,
-    )  # fmt: skip
+    model = reconstructor_of(options)
     recognition = load_recognition(options.recognition) if options.recognition else None
     names = dict(zip(photos, output_names(photos), strict=True))
     settings = {"fit": options.steps, "one_person": options.one_person}

@@ -142,8 +142,7 @@ def _mean_shapes(from_model: str | None, to_model: str | None) -> tuple:
     shapes = []
     for name in (from_model, to_model):
         model = load_face_model(name)
-        zeros = (torch.zeros(1, size) for size in model.sizes[:2])
-        shapes.append(model.vertices(*zeros)[0].numpy())
+        shapes.append(model.mean_vertices().numpy())
     return tuple(shapes)
 
 

@@ -7,10 +7,10 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from v3recon.cli.edited_photos import reconstructor_of
-from v3recon.cli.reconstruct import INTERRUPTED, make_folder
+from v3recon.cli.program import add_network, reconstructor_of, run_program
+from v3recon.cli.reconstruct import make_folder
 from v3recon.io.images import read_image
-from v3recon.io.messages import one_line, say_anything
+from v3recon.io.messages import one_line
 from v3recon.io.names import file_name_of
 from v3recon.io.photo_files import find_photos, is_photo
 
@@ -38,11 +38,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("-s", "--savepath", type=Path, default=Path("results"), metavar="FOLDER",
         help="for the results (default: results)")  # fmt: skip
     add("--fit", action="store_true", help="refine all photos of a person together (v3recon fit)")
-    add("--face-model", metavar="NAME", help="photoface, photohead, bfm, or a file")
-    add("--assets", type=Path, metavar="FOLDER", help="official assets, or a checkpoint")
-    add("--weights", type=Path, metavar="FILE", help="a checkpoint, instead of the assets'")
-    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
-    add("--device", metavar="NAME", help="cpu, cuda, … (default: cuda if there is one)")
+    add_network(parser)
     return parser.parse_args(argv)
 
 
@@ -72,18 +68,7 @@ def people_of(folders: list[Path]) -> dict[str, list[Path]]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    say_anything()
-    try:
-        options = parse_arguments(argv)
-        return _run(options)
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 2
-    except ValueError as error:
-        print(f"v3recon person: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    return run_program("person", parse_arguments, _run, argv)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -1,20 +1,29 @@
-"""What programs that go on where they were stopped have in common: usage, errors, interruption."""
+"""What programs share: usage, errors, interruption, and the flags that choose a network."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from v3recon.cli.reconstruct import INTERRUPTED
 from v3recon.io.messages import say_anything
 
+if TYPE_CHECKING:
+    from v3recon.reconstruct.reconstructor import FaceReconstructor
 
-def run_resumable(
+GOES_ON = "interrupted; the same command goes on from here"
+"""What a program says that goes on where it was stopped."""
+
+
+def run_program(
     name: str,
     parse: Callable[[list[str] | None], argparse.Namespace],
     run: Callable[[argparse.Namespace], int],
     argv: list[str] | None,
+    *,
+    interrupted: str = "interrupted",
 ) -> int:
     """Run a program; its exit status, 2 for wrong usage, 130 when it was interrupted.
 
@@ -24,6 +33,7 @@ def run_resumable(
             understood.
         run: options to the status.
         argv: the arguments; default those of the process.
+        interrupted: what is said when it was.
     """
     say_anything()
     try:
@@ -36,5 +46,32 @@ def run_resumable(
         print(f"v3recon {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return INTERRUPTED
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Flags that choose a face model and a network; `reconstructor_of` reads them."""
+    add = parser.add_argument
+    add("--face-model", metavar="NAME",
+        help="photoface, photohead, bfm, or a file, instead of the assets'")  # fmt: skip
+    add("--assets", metavar="FOLDER", help="official assets, or a checkpoint")
+    add("--weights", metavar="FILE", help="a checkpoint, instead of the assets'")
+    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
+    add("--device", metavar="NAME", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
+
+
+def reconstructor_of(
+    options: argparse.Namespace, *, max_faces: int | None = None
+) -> FaceReconstructor:
+    """The reconstructor of the flags of `add_network`.
+
+    Raises:
+        ValueError: if a file is missing or malformed.
+    """
+    from v3recon.reconstruct.reconstructor import FaceReconstructor  # slow to import
+
+    return FaceReconstructor.from_pretrained(
+        options.assets, face_model=options.face_model, weights=options.weights,
+        backbone=options.backbone, device=options.device, max_faces=max_faces,
+    )  # fmt: skip

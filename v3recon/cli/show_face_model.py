@@ -324,7 +324,7 @@ def _draw_flat(look: Look) -> Image:
     flat = torch.cat([model.uv_coords * 2 - 1, torch.zeros(model.vertex_count, 1)], 1)
     clip = torch.cat([flat * torch.tensor([1.0, -1.0, 1.0]), torch.ones_like(flat[:, :1])], 1)
     fragments = rasterize(clip[None], model.faces, (size, size))
-    shape = model.vertices(torch.zeros(1, model.sizes[0]), torch.zeros(1, model.sizes[1]))
+    shape = model.mean_vertices()[None]
     shade = 0.35 + 0.65 * model.normals(shape)[..., 2:].clamp(0, 1)
     colors = color_table().float()[model.part_labels] * shade
     picture = interpolate(colors.contiguous(), fragments, model.faces)[0]

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from v3recon.cli.edited_photos import EPILOG, add_common, numbered_face, reconstructor_of, run
+from v3recon.cli.edited_photos import EPILOG, add_common, numbered_face, run
+from v3recon.cli.program import reconstructor_of
 
 _TEXTURE_SIZE = 1024
 NOTE = "Edited: faces in this picture were swapped with v3recon swap-faces"

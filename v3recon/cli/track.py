@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from v3recon.cli.program import run_resumable
+from v3recon.cli.program import GOES_ON, add_network, reconstructor_of, run_program
 from v3recon.cli.reconstruct import make_folder
 
 EPILOG = """A run that was stopped goes on where it was when it is started again in the same way.
@@ -46,24 +46,19 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     ):
         add(f"--no-{flag}", action="store_true", help=f"leave out {what}")
     add("--texture-size", type=int, default=1024, help="texels of the head's (default: 1024)")
-    add("--face-model", help="photoface, photohead, bfm, or a file, instead of the assets'")
-    add("--assets", type=Path, help="official 3DDFA_V3 assets, or a checkpoint")
-    add("--weights", type=Path, help="a checkpoint, instead of the assets'")
-    add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")
-    add("--device", help="cpu, cuda, cuda:1, … (default: cuda if there is one)")
+    add_network(parser)
     add("--max-people", type=int, help="only so many of a frame's largest new faces")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    return run_resumable("track", parse_arguments, _track, argv)
+    return run_program("track", parse_arguments, _track, argv, interrupted=GOES_ON)
 
 
 def _track(options: argparse.Namespace) -> int:
     # Slow to import, and not needed to explain the flags.
     from v3recon.reconstruct.glb import has_arkit_shapes
-    from v3recon.reconstruct.reconstructor import FaceReconstructor
     from v3recon.video.frames import read_video_info
     from v3recon.video.track import TrackOptions, track_video
 
@@ -71,14 +66,7 @@ def _track(options: argparse.Namespace) -> int:
         raise ValueError(f"--texture-size: 16…8192 texels, not {options.texture_size}")
     info = read_video_info(options.video)
     make_folder(options.savepath)
-    reconstructor = FaceReconstructor.from_pretrained(
-        options.assets,
-        face_model=options.face_model,
-        weights=options.weights,
-        backbone=options.backbone,
-        device=options.device,
-        max_faces=options.max_people,
-    )
+    reconstructor = reconstructor_of(options, max_faces=options.max_people)
     wanted = TrackOptions(
         smoothing=options.smoothing,
         overlay=not options.no_overlay,

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.bfm import five_points
 from v3recon.geometry.affine2d import (
     affine_scale_2d,
@@ -202,6 +203,11 @@ def input_matrix(matrix: Tensor, size: int, camera: Camera) -> Tensor:
     centres.
     """
     return compose_affine_2d(resize_affine_2d(size / camera.image_size).to(matrix), matrix)
+
+
+def crop_photo(image_np: np.ndarray, crop: CropTransform, size: int, camera: Camera) -> np.ndarray:
+    """Pixels of a crop [size, size, 3] of a photo [H, W, 3]; see `crop_pixels.crop_image`."""
+    return crop_image(image_np, input_matrix(crop.matrix, size, camera), size)
 
 
 def resize_crop(image_np: np.ndarray, size: int) -> np.ndarray:

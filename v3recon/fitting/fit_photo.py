@@ -19,17 +19,24 @@ from torch.nn.functional import interpolate
 from tqdm import tqdm
 
 from v3recon.decode import decode, posed_normals, render
-from v3recon.detection.crop import CropTransform, input_matrix
-from v3recon.detection.crop_pixels import crop_image
+from v3recon.detection.crop import crop_photo, input_matrix
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS
-from v3recon.fitting.part_targets import PART_SIDE, crop_anchors, part_aims, part_points
+from v3recon.fitting.part_targets import (
+    PART_SIDE,
+    PART_WEIGHTS,
+    crop_anchors,
+    names_parts,
+    part_aims,
+    part_points,
+)
+from v3recon.geometry.affine2d import resize_affine_2d
 from v3recon.geometry.camera import Camera
 from v3recon.geometry.rotation import axis_angle_to_matrix, euler_to_matrix, matrix_to_euler
 from v3recon.losses.part_distribution import part_distribution_loss
 from v3recon.losses.photometric import skin_attention
 from v3recon.losses.total import LossTarget, LossWeights, total_loss
-from v3recon.reconstruct.faces import Face, Faces, join_faces, make_faces
+from v3recon.reconstruct.faces import Face, Faces, join_faces, packed_coeffs, with_coeffs
 from v3recon.reconstruct.one_person import with_one_identity
 from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.seen import cover_at
@@ -37,8 +44,6 @@ from v3recon.types import Decoded, FaceCoeffs
 
 PART_POINTS = 256
 """Most vertices of one part that the part loss sees."""
-PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)
-"""Weights of `PART_NAMES` in the part loss: squared distances grow with the part."""
 FAR_PART = 100.0
 """Part loss, square pixels, from which the network's map and mesh contradict each other: one of
 them is wrong, and the mesh is right more often."""
@@ -104,8 +109,8 @@ def fit(
         faces: of one photo or of several, with their photos (`Faces.image`).
         one_person: all of them show one person, who has one identity and one albedo.
         labels: part labels of each face's photo, [H, W] uint8: 0 none, 1 … 8 `PART_NAMES`, 255 for
-            what hides the face. Default: what the network's part head tells; without one the term
-            of parts is left out.
+            what hides the face. Without them the term of parts is left out, or with
+            `FitOptions.own_parts` made from what the network's part head tells.
         recognition: network [B, 3, S, S] in 0…1 -> [B, D] for the perceptual term.
         options: see `FitOptions`.
         progress: show a bar.
@@ -120,8 +125,7 @@ def fit(
     given = [faces] if isinstance(faces, Face) else list(faces)
     if not given:
         raise ValueError("faces: none to fit")
-    if any(face.model.content_hash != given[0].model.content_hash for face in given):
-        raise ValueError("faces: they are of several face models")
+    packed_coeffs(given)  # ValueError where they are of several face models
     if labels is not None and len(labels) != len(given):
         raise ValueError(f"labels: {len(labels)} for {len(given)} faces")
     masks = [None] * len(given) if labels is None else labels
@@ -163,23 +167,14 @@ def _fit_group(
     """Faces that are fitted together, and their terms before and after."""
     model, camera = faces[0].model, faces[0].camera
     with full_precision():
-        start = FaceCoeffs.from_tensor(
-            torch.cat([face.coeffs.to_tensor() for face in faces]).clone(), model.sizes
-        )
+        start = packed_coeffs(faces)
         if shared:
             start = with_one_identity(start, [face.quality for face in faces])
         target = _target(faces, start, labels, recognition, options)
         state = _State(start, model, shared)
         before, after = _descend(state, target, camera, options, bar)
         found = state.coeffs().detach()
-    scene = ([face.crop for face in faces], [face.batch.photo() for face in faces])
-    made = make_faces(found, model, camera, *scene, [face.detection for face in faces])
-    kept = ("quality", "seen", "name", "rasterizer")
-    fitted = [
-        Face(replace(new.batch, **{name: getattr(old.batch, name) for name in kept}))
-        for old, new in zip(faces, made, strict=True)
-    ]
-    return fitted, before, after
+    return with_coeffs(faces, found), before, after
 
 
 def _mean_terms(terms: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -243,8 +238,7 @@ def _descend(
     groups = [{"params": [state.changes[name]], "lr": rate} for name, rate in _RATES.items()]
     optimizer = torch.optim.Adam(groups, betas=(0.8, 0.99))
     size = (options.render_size, options.render_size)
-    scale = options.render_size / camera.image_size
-    from_crop = torch.tensor([[scale, 0, 0.5 * scale - 0.5], [0, scale, 0.5 * scale - 0.5]])
+    from_crop = resize_affine_2d(options.render_size / camera.image_size)
     from_crop = from_crop.to(state.start.id).expand(len(state.start), 2, 3)
     before: dict[str, float] = {}
     terms: dict[str, Tensor] = {}
@@ -281,7 +275,7 @@ def _target(
     """What photos say of their faces."""
     model, camera = faces[0].model, faces[0].camera
     size, device = options.render_size, start.id.device
-    pixels = np.stack([_crop(face.batch.photo(), face.crop, size, camera) for face in faces])
+    pixels = np.stack([crop_photo(face.batch.photo(), face.crop, size, camera) for face in faces])
     image = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
     decoded = decode(start, model, camera)
     shown = [_shown(face, mask) for face, mask in zip(faces, labels, strict=True)]
@@ -294,21 +288,22 @@ def _target(
         attention=skin_attention(image) * _uncovered(shown, size).to(image),
         recognition=recognition,
     )
-    has_parts = bool(torch.isin(torch.tensor(BROW_LABELS), model.part_labels.cpu()).all())
-    if not has_parts or all(one is None for one in shown):
+    known = [mask is not None or options.own_parts > 0 for mask in labels]
+    told = [one if use else None for one, use in zip(shown, known, strict=True)]
+    if not names_parts(model) or all(one is None for one in told):
         return target
     sets = part_points(model, PART_POINTS)
     aims = [
         part_aims(np.zeros((PART_SIDE, PART_SIDE), np.uint8) if one is None else one,
                   camera.image_size)
-        for one in shown
+        for one in told
     ]  # fmt: skip
     present = torch.from_numpy(np.stack([one[1] for one in aims])).to(device)
     statistics = torch.from_numpy(np.stack([one[0] for one in aims])).to(device)
     anchors = torch.from_numpy(crop_anchors(camera.image_size)).to(device)
     in_view = _in_view(faces, decoded, model, camera)
     for number, mask in enumerate(labels):
-        if mask is None:
+        if mask is None and told[number] is not None:
             one = slice(number, number + 1)
             apart = _apart(decoded.points_2d[one], sets, statistics[one], anchors, in_view[one])
             present[number] *= options.own_parts * (apart < FAR_PART)
@@ -392,7 +387,3 @@ def _uncovered(shown: Sequence[np.ndarray | None], size: int) -> Tensor:
             free = cv2.resize(face, (size, size), interpolation=cv2.INTER_AREA)
         maps.append(free)
     return torch.from_numpy(np.stack(maps))[:, None]
-
-
-def _crop(photo: np.ndarray, crop: CropTransform, size: int, camera: Camera) -> np.ndarray:
-    return crop_image(photo, input_matrix(crop.matrix, size, camera), size)

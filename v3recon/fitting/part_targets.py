@@ -14,6 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 import scipy.fft
+import torch
 from torch import Tensor
 
 from v3recon.decode import seen_from_front
@@ -26,6 +27,8 @@ from v3recon.losses.part_distribution_kernels import convex_hull, farthest, mean
 
 PART_SIDE, PART_GRID = 112, 14
 """Side of the pictures on which distances of parts are taken, and anchors along it."""
+PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)
+"""Weights of `PART_NAMES` in the part loss: squared distances grow with the part."""
 MIN_PART_PIXELS = 10
 """Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 _PAIRS_PER_FFT = 1 << 25  # about as many direct distances as one pair of transforms costs
@@ -136,6 +139,11 @@ def part_target_statistics(
 def part_anchors() -> np.ndarray:
     """Anchors [A, 2] of the part loss on a picture of `PART_SIDE` pixels."""
     return anchor_grid((PART_SIDE, PART_SIDE), (PART_GRID, PART_GRID)).numpy()
+
+
+def names_parts(model: LinearFaceModel) -> bool:
+    """Whether a face model says where the parts are: some label the skin only."""
+    return bool(torch.isin(torch.tensor(BROW_LABELS), model.part_labels.cpu()).all())
 
 
 def part_points(model: LinearFaceModel, max_points: int) -> Tensor:

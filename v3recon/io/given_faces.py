@@ -170,12 +170,10 @@ def _text_faces(rows: list[list[str]]) -> tuple[GivenFace, ...]:
 
 def _text_table(text: str) -> dict[str, tuple[GivenFace, ...]]:
     table: dict[str, tuple[GivenFace, ...]] = {}
-    for line in text.splitlines():
-        words = line.split("#")[0].replace(",", " ").split()
-        if not words:
-            continue
+    for words in _rows(text):
         if len(words) < 5:
-            raise ValueError(f"a line is 'photo left top right bottom', not {one_line(line)!r}")
+            said = one_line(" ".join(words))
+            raise ValueError(f"a line is 'photo left top right bottom', not {said!r}")
         name = " ".join(words[:-4])  # names may hold blanks
         try:
             face = _face([float(word) for word in words[-4:]])

@@ -126,8 +126,7 @@ def split_state(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def looking_points(model: LinearFaceModel, count: int) -> Tensor:
     """Vertices [count] at which a network looks: 68 landmarks, parts, the rest of the surface."""
-    zeros = [torch.zeros(1, size) for size in model.sizes[:2]]
-    mean = model.vertices(*zeros)[0]
+    mean = model.mean_vertices()
     parts = ((model.part_labels > 0) & (model.part_labels < 8)).nonzero()[:, 0]
     others = _outer_skin(model, mean)
     more = max(count - len(model.landmarks_68), 0)

@@ -58,7 +58,7 @@ def draw_parts(model: LinearFaceModel, masks: PartMasks | None = None, size: int
 def _draw_view(model: LinearFaceModel, masks: PartMasks, yaw: float, size: int) -> Image:
     """The mean face turned by `yaw` degrees, each part in its colour, shaded by its slope."""
     with torch.no_grad():
-        shape = model.vertices(torch.zeros(1, model.sizes[0]), torch.zeros(1, model.sizes[1]))
+        shape = model.mean_vertices()[None]
         rotation = euler_to_matrix(torch.tensor([[0.0, math.radians(yaw), 0.0]]))
         vertices = (shape - shape.mean(1, keepdim=True)) @ rotation
         slope = (model.normals(shape) @ rotation)[..., 2:].clamp(min=0)

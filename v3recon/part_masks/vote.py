@@ -145,9 +145,8 @@ def vote(model: LinearFaceModel, photos: Iterator[MaskedPhoto | str]) -> tuple[n
         pixels.append(part_refinement.pixels_of_photo(face, labels, model.faces))
     if not tally.used:
         raise ValueError(f"no photo can vote: {tally}")
-    zeros = (torch.zeros(1, size) for size in model.sizes[:2])
     mirror = model.mirror.numpy() if len(model.mirror) else None
-    vertices = model.vertices(*zeros)[0].numpy()
+    vertices = model.mean_vertices().numpy()
     faces = model.faces.numpy()
     voted = part_votes.labels_from_votes(votes, vertices, faces, mirror)
     stacked = part_refinement.stack_pixels(pixels)

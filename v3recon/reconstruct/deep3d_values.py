@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from v3recon.detection.crop import input_matrix
-from v3recon.detection.crop_pixels import crop_image
+from v3recon.detection.crop import crop_photo
 from v3recon.face_models.bfm import five_points
 from v3recon.geometry.camera import to_clip
 from v3recon.reconstruct.faces import Face
@@ -42,7 +41,7 @@ def deep3d_values(
     """
     photo, side = face.batch.photo(image), face.camera.image_size
     appearance = appearance or make_appearance(face.batch)
-    crop = crop_image(photo, input_matrix(face.crop.matrix, side, face.camera), side)
+    crop = crop_photo(photo, face.crop, side, face.camera)
     with full_precision():
         clip = to_clip(face.batch.vertices, face.camera, (side, side))
         fragments = rasterize(clip, face.model.faces, (side, side), face.batch.rasterizer)

@@ -448,6 +448,40 @@ def make_faces(
     return made
 
 
+def packed_coeffs(faces: Sequence[Face]) -> FaceCoeffs:
+    """Coefficients of faces of any photos together, a copy.
+
+    Raises:
+        ValueError: if the faces are of several face models.
+    """
+    model = faces[0].model
+    if any(face.model.content_hash != model.content_hash for face in faces):
+        raise ValueError("faces: they are of several face models")
+    packed = torch.cat([face.coeffs.to_tensor() for face in faces])
+    return FaceCoeffs.from_tensor(packed, model.sizes)
+
+
+def with_coeffs(faces: Sequence[Face], coeffs: FaceCoeffs) -> list[Face]:
+    """Faces of any photos with other coefficients; all else is kept.
+
+    Args:
+        faces: N faces of one face model, with their photos.
+        coeffs: of N faces.
+
+    Raises:
+        ValueError: if a photo is missing.
+    """
+    made = make_faces(
+        coeffs, faces[0].model, faces[0].camera, [face.crop for face in faces],
+        [face.batch.photo() for face in faces], [face.detection for face in faces],
+    )  # fmt: skip
+    kept = ("quality", "seen", "name", "rasterizer")
+    return [
+        Face(replace(new.batch, **{name: getattr(old.batch, name) for name in kept}))
+        for old, new in zip(faces, made, strict=True)
+    ]
+
+
 def join_faces(faces: Sequence[Face]) -> Faces:
     """The faces of one photo together.
 

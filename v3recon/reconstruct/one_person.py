@@ -11,7 +11,7 @@ from torch import Tensor
 
 from v3recon.geometry.camera import solve_translation
 from v3recon.geometry.rotation import euler_to_matrix
-from v3recon.reconstruct.faces import Face, make_faces
+from v3recon.reconstruct.faces import Face, packed_coeffs, with_coeffs
 from v3recon.types import FaceCoeffs
 
 FRONTAL = 0.7
@@ -69,22 +69,9 @@ def one_person(faces: Sequence[Face]) -> list[Face]:
     if not faces:
         raise ValueError("faces: none to take together")
     model, camera = faces[0].model, faces[0].camera
-    if any(face.model.content_hash != model.content_hash for face in faces):
-        raise ValueError("faces: they are of several face models")
-    packed = torch.cat([face.coeffs.to_tensor() for face in faces])
-    shared = with_one_identity(
-        FaceCoeffs.from_tensor(packed, model.sizes), [face.quality for face in faces]
-    )
+    shared = with_one_identity(packed_coeffs(faces), [face.quality for face in faces])
     index = model.landmarks_68
     shape = model.vertices(shared.id, shared.exp)[:, index]
     before = torch.cat([face.decoded.points_2d[:, index] for face in faces])
     trans = solve_translation(shape @ euler_to_matrix(shared.angle), before, camera)
-    made = make_faces(
-        replace(shared, trans=trans), model, camera, [face.crop for face in faces],
-        [face.batch.photo() for face in faces], [face.detection for face in faces],
-    )  # fmt: skip
-    kept = ("quality", "seen", "name", "rasterizer")
-    return [
-        Face(replace(new.batch, **{name: getattr(old.batch, name) for name in kept}))
-        for old, new in zip(faces, made, strict=True)
-    ]
+    return with_coeffs(faces, replace(shared, trans=trans))

@@ -20,11 +20,10 @@ from v3recon.detection.crop import (
     crop_again,
     crop_of_detection,
     crop_of_photo,
-    input_matrix,
+    crop_photo,
     resize_crop,
     widened,
 )
-from v3recon.detection.crop_pixels import crop_image
 from v3recon.detection.detect import DETECTORS, detect_faces
 from v3recon.detection.given import crop_of_given, given_detection
 from v3recon.face_models.bfm import five_points, load_similarity_landmarks
@@ -443,6 +442,11 @@ class FaceReconstructor:
                 finished.append(Face(known))
         return finished
 
+    @property
+    def fits_colors(self) -> bool:
+        """Whether `finished` fits albedo and light: the network has a part head."""
+        return isinstance(self.regressor, FaceRegressor)
+
     def mirror_distances(self, images: Sequence[np.ndarray], faces: Sequence[Face]) -> Tensor:
         """[N] how far the landmarks of faces are from those of their mirror images.
 
@@ -536,7 +540,7 @@ class FaceReconstructor:
         size = self.regressor.input_size
         if self.detector is None:
             return resize_crop(image_np, size)
-        return crop_image(image_np, input_matrix(crop.matrix, size, self.camera), size)
+        return crop_photo(image_np, crop, size, self.camera)
 
 
 def _movement(before: Face, after: Face) -> float:

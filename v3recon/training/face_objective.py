@@ -19,8 +19,7 @@ from v3recon.data.face_samples import NOT_LABELED, FaceBatch
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.parts import BROW_LABELS
-from v3recon.fitting.part_targets import crop_anchors, part_points
+from v3recon.fitting.part_targets import PART_WEIGHTS, crop_anchors, names_parts, part_points
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import matrix_to_euler
 from v3recon.losses.part_distribution import (
@@ -44,8 +43,6 @@ SEEN_WEIGHTS = (0.5, 3.0, 3.0, 3.0, 3.0, 1.5, 3.0, 3.0, 0.5, 0.5, 2.0, 1.5)
 """Weight of each of `SEEN_NAMES`: small things count as much as large ones."""
 PART_POINTS = 128
 """Most vertices of one part that the part loss sees."""
-PART_WEIGHTS = (4.0, 4.0, 3.0, 3.0, 1.0, 4.0, 4.0, 0.15)
-"""Weights of `PART_NAMES` in the part loss: squared distances grow with the part."""
 PART_STATISTICS = (1.0, 0.3, 0.3)
 """Weights of least, greatest and mean distance."""
 PART_SCALE = 300.0
@@ -145,15 +142,15 @@ class FacePoints(nn.Module):
 
     def _add_parts(self, model: LinearFaceModel) -> None:
         """Vertices of the parts, thinned; none where the model does not name parts."""
-        has_parts = bool(torch.isin(torch.tensor(BROW_LABELS), model.part_labels.cpu()).all())
         index = torch.zeros(len(PART_NAMES), 0, dtype=torch.long)
         vertices = torch.zeros(0, dtype=torch.long)
-        if has_parts:
-            shape = model.vertices(*(torch.zeros(1, size) for size in model.sizes[:2]))[0]
+        if names_parts(model):
             sets = part_points(model, PART_POINTS)
             vertices, place = sets.clamp(min=0).unique(return_inverse=True)
             index = torch.where(sets >= 0, place.view_as(sets), -1)
-            self.register_buffer("part_normals", model.normals(shape[None])[0, vertices])
+            self.register_buffer(
+                "part_normals", model.normals(model.mean_vertices()[None])[0, vertices]
+            )
         mean, basis = model.shape_basis_at(vertices)
         self.register_buffer("part_index", index)
         self.register_buffer("part_mean", mean)

@@ -19,6 +19,7 @@ from v3recon.face_models.landmarks import NOSE_TIP_68, march_contour_2d
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.parts import BROW_LABELS, EYE_LABELS, LIP_LABELS, SKIN_LABEL
 from v3recon.fitting.part_targets import (
+    MIN_PART_PIXELS,
     PartTargets,
     cut_forehead,
     part_masks,
@@ -63,8 +64,6 @@ PART_SCALE = 300.0
 wrongly would otherwise outweigh the rest of its batch."""
 PARTS_MAX_YAW = 1.05
 """Turned further (radians, 60 degrees), the far eye and brow are slivers whose distances jump."""
-MIN_PART_PIXELS = 10
-"""Smaller remains of a part, behind hair or at the border, say nothing about its place."""
 PARSED_WITHOUT = (*EYE_LABELS, SKIN_LABEL)
 """Parts of parsed masks that the part loss leaves out."""
 FEATURE_LABELS = (*EYE_LABELS, *BROW_LABELS, *LIP_LABELS)
@@ -132,9 +131,8 @@ class TrainingFace:
 def make_training_face(model: LinearFaceModel) -> TrainingFace:
     """Choose and evaluate the rows once per run."""
     sizes = model.sizes
-    mean_dense = model.vertices(torch.zeros(1, sizes[0]), torch.zeros(1, sizes[1]))
-    normals = model.normals(mean_dense)[0]
-    mean_dense = mean_dense[0]
+    mean_dense = model.mean_vertices()
+    normals = model.normals(mean_dense[None])[0]
     # The forehead is cut on both sides: hair decides what the mask shows of it.
     forehead = above_brows(model.part_labels, mean_dense) & (model.part_labels == SKIN_LABEL)
     parts = part_index_sets(model.part_labels, mean_dense, PART_POINTS, keep=~forehead)

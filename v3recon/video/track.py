@@ -114,12 +114,14 @@ def track_video(
     files = []
     arkit = has_arkit_shapes(reconstructor.model)
     best: dict[int, np.ndarray] = {}
-    if options.overlay or options.values or (options.glb and arkit):
+    heads = options.glb and arkit
+    colored = heads or (options.values and reconstructor.fits_colors)
+    if options.overlay or colored:
         best = _second_pass(path, folder / f"{name}.mp4", takes, options, progress)
         files += [folder / f"{name}.mp4"] if options.overlay else []
     for take in takes:
         face = None
-        if take.person in best:
+        if colored:
             face = best_face(take, reconstructor, best[take.person])
             alb = face.coeffs.alb.expand(len(take), -1)
             take = replace(take, coeffs=replace(take.coeffs, alb=alb))
@@ -130,7 +132,7 @@ def track_video(
         if options.live_link and arkit:
             files.append(stem.with_name(f"{stem.name}.csv"))
             write_live_link(files[-1], take, info.frame_rate)
-        if options.glb and arkit and face is not None:
+        if heads and face is not None:
             files.append(stem.with_name(f"{stem.name}.glb"))
             write_take_glb(files[-1], take, face, options.texture_size)
     shutil.rmtree(kept, ignore_errors=True)
