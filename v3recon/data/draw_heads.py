@@ -188,17 +188,19 @@ def draw_heads(
     generator = torch.Generator().manual_seed(seed)
     rng = np.random.default_rng(seed)
     camera = Camera()
-    rows: list[dict[str, np.ndarray]] = []
+    arrays: dict[str, np.ndarray] = {}  # whole from the start: many small ones scatter the memory
     with torch.inference_mode():
         starts = range(0, count, _BATCH)
         for start in tqdm(starts, desc="drawing heads", unit_scale=_BATCH, mininterval=2):
             batch = min(_BATCH, count - start)
             coeffs = random_coeffs(model, batch, generator)
             coeffs = placed(coeffs, model, generator, camera)
-            rows += _draw(coeffs, model, camera, rng, backgrounds)
-    return DrawnHeads(
-        **{f.name: np.stack([row[f.name] for row in rows]) for f in fields(DrawnHeads)}
-    )
+            for place, row in enumerate(_draw(coeffs, model, camera, rng, backgrounds), start):
+                for name, value in row.items():
+                    if name not in arrays:
+                        arrays[name] = np.empty((count, *value.shape), value.dtype)
+                    arrays[name][place] = value
+    return DrawnHeads(**arrays)
 
 
 def _draw(

@@ -28,7 +28,7 @@ from v3recon.io.photo_index import (
     read_points,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _PREFIX = "face_"  # numpy's own argument is called `file`
 HIDDEN_WEIGHT = 0.4
 """Weight of marked points whose place the annotators guessed."""
@@ -38,6 +38,9 @@ WRONG_DETECTION = 0.06
 """Detections farther from marked points than this share of the face are left out."""
 LOOSE_SOURCES = ("aflw",)
 """Sources whose marked points have a common shift of their own."""
+ELSEWHERE = {"aflw": (55, 56, 58, 59)}
+"""Marked points by source that lie farther out than other sources put them: the lower lip's border
+of AFLW, by 5 of 224 pixels. They are not learned from."""
 CURVE_POINTS = 9
 """Points along the jaw line of profiles: evenly spread, not fixed places."""
 
@@ -174,6 +177,7 @@ def _row(photos: Path, entry: PhotoEntry, found: np.ndarray | None) -> dict | No
         marked = hand.points_68.copy()
         weight = np.where(hand.visibility == HIDDEN, HIDDEN_WEIGHT, 1.0)
         weight[(hand.visibility == SELF_OCCLUDED) | ~np.isfinite(marked[:, 0])] = 0
+        weight[list(ELSEWHERE.get(entry.source, ()))] = 0
         if hand.points_30 is not None:
             curve, curve_left = hand.points_30[:CURVE_POINTS], hand.side == "left"
     detected, detected_weight = _detected(found, marked, weight)
