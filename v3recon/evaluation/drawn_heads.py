@@ -82,7 +82,7 @@ def _draw(
     light = 0.3 * light + 0.7 * light.mean(1, keepdim=True)  # colored a little
     coeffs = FaceCoeffs(
         id=identity,
-        exp=EXPRESSION_SPREAD * torch.randn(1, model.sizes[1], generator=random),
+        exp=_faint_expression(model, random),
         alb=albedo,
         angle=torch.deg2rad(degrees),
         sh=light.reshape(1, 27),
@@ -104,3 +104,13 @@ def _draw(
     picture = torch.where(mask > 0, image.clamp(0, 1), background.expand_as(image))
     points = decoded.points_2d[0, model.landmarks_68].cpu() * ratio + shift
     return (picture * 255).round().to(torch.uint8).numpy(), points.double()
+
+
+def _faint_expression(model: LinearFaceModel, random: torch.Generator) -> torch.Tensor:
+    """Coefficients [1, Kexp] of a face almost at rest, within the model's bounds."""
+    exp = EXPRESSION_SPREAD * torch.randn(1, model.sizes[1], generator=random)
+    if model.exp_sigma is not None:
+        exp = exp * model.exp_sigma.cpu()
+    if model.exp_bounds is not None:
+        exp = exp.clamp(*model.exp_bounds.cpu().T)
+    return exp

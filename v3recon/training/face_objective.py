@@ -74,6 +74,8 @@ class FaceWeights:
     bounds: float = 1.0
     """Expression weights beyond their bounds."""
     truth_shape: float = 1.0
+    """Shape of drawn heads with their expression, and without it (`truth_identity`)."""
+    truth_identity: float = 1.0
     truth_pose: float = 1.0
     truth_light: float = 0.1
     """Albedo and light of drawn heads."""
@@ -330,16 +332,20 @@ def part_loss(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> Tenso
 def truth_terms(
     estimate: Estimate, shape: Tensor, batch: FaceBatch, points: FacePoints
 ) -> dict[str, Tensor]:
-    """Shape in space, rotation and depth of drawn heads."""
+    """Shape in space with expression and without it, rotation and depth of drawn heads."""
     weight = batch.truth_weight
     size = points.basis.shape[-1]
     code = batch.truth[:, :size]
     wanted = points.mean + (code @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
     apart = (shape - wanted).square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
+    wrong = estimate.coeffs.id - code[:, : estimate.coeffs.id.shape[1]]
+    neutral = (wrong @ points.basis[..., : wrong.shape[1]].flatten(0, 1).T).unflatten(1, (-1, 3))
+    neutral_apart = neutral.square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
     turned = (estimate.rotation - batch.rotation).square().sum((1, 2))
     depth = (estimate.coeffs.trans - batch.trans).abs()[:, 2]
     return {
         "truth_shape": (weight * apart).mean(),
+        "truth_identity": (weight * neutral_apart).mean(),
         "truth_pose": (weight * (turned + 0.2 * depth)).mean(),
     }
 
