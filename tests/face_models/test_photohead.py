@@ -11,7 +11,7 @@ from v3recon.face_models.photohead import load_photohead, read_photohead
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.render.rasterize import rasterize
 
-CONTENT_HASH = "61e45b90d4f4d8e1"
+CONTENT_HASH = "9f8de322052247ba"
 EYEBALLS, UPPER_TEETH, LOWER_TEETH, TONGUE = 6, 7, 8, 9
 
 

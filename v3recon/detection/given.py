@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from v3recon.detection.crop import (
@@ -57,8 +59,8 @@ def crop_of_given(
 ) -> CropTransform:
     """The first crop of a face that a user gave, by a network's rule.
 
-    A box is taken for one of a detector. With five points the crop is that of the five-point rule,
-    with 68 that of landmarks already found.
+    A box is taken for one of a detector, with 68 points the crop is that of landmarks already
+    found. Five points alone are the five-point rule's own, or say where a detector's box would be.
 
     Args:
         given: the face.
@@ -72,10 +74,22 @@ def crop_of_given(
     """
     if given.points is not None and len(given.points) == 68:
         return crop_again(torch.from_numpy(given.points), rule, points_3d, camera)
-    if given.box is not None and rule.get("name") == "box":
+    if rule.get("name") == "box":
+        if given.box is None and detection.points is not None:
+            detection = replace(detection, box=_usual_box(detection.points))
         return crop_of_detection(detection, rule, points_3d, camera)
     points = detection.points
     if points is None:
         low, high = detection.box[:2], detection.box[2:]
         points = low + torch.tensor(USUAL_FIVE_POINTS) * (high - low)
     return crop_of_five_points(points.double(), points_3d, camera)
+
+
+def _usual_box(points: torch.Tensor) -> torch.Tensor:
+    """The box [4] in which five points [5, 2] lie as they do on average, of their least squares."""
+    usual = torch.tensor(USUAL_FIVE_POINTS).to(points)
+    apart = usual - usual.mean(0)
+    size = ((points - points.mean(0)) * apart).sum(0) / apart.square().sum(0)
+    size = size.abs().clamp(min=float(size.abs().max()) / 2)  # a profile's eyes are close together
+    low = points.mean(0) - usual.mean(0) * size
+    return torch.cat([low, low + size])

@@ -26,8 +26,8 @@ from v3recon.photohead.landmark_sets import (
     aims_68,
     choose_68,
     make_landmark_sets,
+    marked_aims,
     outline_jaw,
-    refine_aims,
 )
 from v3recon.photohead.photo_fits import MAX_ERROR, PhotoFits, fit_photos, pixel_control
 from v3recon.photohead.photo_modes import PHOTO_MODES, learn_photo_modes
@@ -206,9 +206,9 @@ def _refined_68(
     material: Material,
     model: LinearFaceModel,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The 68 vertices moved to where people mark them in Helen's and AFW's photos, and the outline.
+    """The 68 vertices where people mark them in photographs, and the outline [17] of the face.
 
-    The jaw among the 68 stays the Basel model's; the outline [17] is the marked one.
+    The jaw among the 68 stays the Basel model's; the outline is that of Helen's and AFW's photos.
     """
     marked = _indices(material, lambda entry: entry.landmarks.endswith(".pts"))
     if not len(marked):
@@ -219,10 +219,9 @@ def _refined_68(
     keep = np.isfinite(residual).all((1, 2)) & (np.abs(fits.angles[:, 1]) < MODERATE_YAW)
     keep &= (fits.error < MAX_ERROR).numpy()
     rotation = fits.rotation.numpy().astype(np.float64)
-    refined = refine_aims(shape, index_68, aims, residual[keep], rotation[keep])
     frontal = keep & (np.abs(fits.angles[:, :2]) < FRONTAL).all(1)
     jaw = outline_jaw(shape, index_68, residual[frontal], rotation[frontal])
-    return choose_68(shape, refined), jaw
+    return choose_68(shape, marked_aims(aims)), jaw
 
 
 def _marked_residual(

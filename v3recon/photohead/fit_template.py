@@ -52,9 +52,11 @@ TRIAL_LIMIT = 3.0
 deviations."""
 _NEARLY = 0.03
 """Triangles that keep less than this share of their area toward their normal count as turned."""
-_BEHIND = {"upper_teeth": 0.15, "lower_teeth": 0.4, "tongue": 0.3}
-"""Centimeters that teeth and tongue stand farther back than the cavity's walls say: the template's
-gums would come through the chin of some heads."""
+_TONGUE_WIDTH, _TONGUE_HEIGHT = 0.85, 0.8
+"""The template's tongue fills the whole mouth and hides the lower teeth when the jaw opens."""
+_UP_AND_FORWARD = {"upper_teeth": (-0.4, 0.2), "lower_teeth": (0.1, -0.1), "tongue": (0.0, -0.6)}
+"""Centimeters that teeth and tongue stand off the place that the cavity's walls say: edges of the
+upper teeth are 2 mm below the lips' seam, and no gum comes through a chin."""
 EYEBALL_RADIUS = 1.28
 """Centimeters; 0.3 mm and more inside ICT's lids, whose eyeballs are not spheres."""
 EYEBALL_CENTER = (3.16, 3.61, 8.2)
@@ -329,7 +331,11 @@ def _follow(
         walls = loops.cavity[np.argsort(gap)[:120]]
         scale, rotation, shift = solve_similarity(start[walls], mean[walls])
         mean[ids] = scale * start[ids] @ rotation + shift
-        mean[ids, 2] -= _BEHIND[surface]
+        mean[ids, 1:] += _UP_AND_FORWARD[surface]
+    tongue = template.ids_of("tongue")
+    floor = mean[tongue, 1].min()
+    mean[tongue, 0] *= _TONGUE_WIDTH
+    mean[tongue, 1] = floor + _TONGUE_HEIGHT * (mean[tongue, 1] - floor)
     return (mean + mean[template.mirror] * [-1.0, 1.0, 1.0]) / 2
 
 

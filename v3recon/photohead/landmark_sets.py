@@ -16,6 +16,7 @@ said otherwise):
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 from scipy.spatial import KDTree
@@ -35,7 +36,7 @@ _FRONT = -0.5
 """Least z (decimeters) of vertices that may be landmarks; the jaw begins in front of the ear."""
 _LID_LOOP, _INNER_LIP_LOOP = 1, 2
 MODERATE_YAW = 30.0
-_OUTLIER, _MAX_OFFSET = 0.05, 0.045  # decimeters
+_MM_PER_UNIT = 100.0
 FRONTAL = 12.0
 """Degrees of yaw and pitch below which the outline of a face is that of the mean pose."""
 _JAW_OUTLIER = 0.1  # decimeters
@@ -108,38 +109,19 @@ def choose_68(shape: HeadShape, aims: np.ndarray) -> np.ndarray:
     return index
 
 
-def refine_aims(
-    shape: HeadShape,
-    index: np.ndarray,
-    aims: np.ndarray,
-    residual: np.ndarray,
-    rotation: np.ndarray,
-) -> np.ndarray:
-    """Aims [68, 3] of the inner points moved to where people mark them in photographs.
+def marked_aims(aims: np.ndarray) -> np.ndarray:
+    """Aims [68, 3] with the inner points where people mark them in photographs; the jaw as given.
 
-    Args:
-        shape: the head.
-        index: [68] vertices chosen by the first aims.
-        aims: [68, 3] the first aims; jaw points stay there, as no photo shows their depth.
-        residual: [N, 68, 2] marked minus projected, decimeters at the point's depth, x right, y up;
-            photos turned by less than MODERATE_YAW.
-        rotation: [N, 3, 3] of the fits, for row vectors.
+    The places are in `data/marked_68.csv`, millimeters of the model's frame, written by
+    `benchmarks/marked_places.py`: a network's meshes on the photographs of Helen and AFW say which
+    vertices lie under the hand-made points.
     """
-    toward = rotation[:, :, :2]
-    weight = 1 / (1 + (np.linalg.norm(residual, axis=2) / _OUTLIER) ** 2)
-    matrix = np.einsum("bn,bik,bjk->nij", weight, toward, toward)
-    right = np.einsum("bn,bik,bnk->ni", weight, toward, residual)
-    matrix = matrix + 1e-2 * len(residual) * np.eye(3)
-    offset = np.linalg.solve(matrix, right[..., None])[..., 0]
-    offset = (offset + offset[MIRROR_68] * [-1.0, 1.0, 1.0]) / 2
-    vertices = shape.dense.operator @ shape.mean
-    normal = vertex_normals(vertices, shape.triangles)[index]
-    offset -= normal * (normal * offset).sum(1, keepdims=True)
-    length = np.linalg.norm(offset, axis=1, keepdims=True)
-    offset *= np.minimum(1, _MAX_OFFSET / np.maximum(length, 1e-9))
-    moved = vertices[index] + offset
-    moved[JAW] = aims[JAW]
-    return moved
+    source = resources.files("v3recon.photohead") / "data" / "marked_68.csv"
+    with source.open(encoding="utf-8") as stream:
+        rows = np.loadtxt(stream, delimiter=",", skiprows=1)
+    result = aims.copy()
+    result[rows[:, 0].astype(int)] = rows[:, 1:] / _MM_PER_UNIT
+    return result
 
 
 def _lines_68(shape: HeadShape) -> list[tuple[list[int], np.ndarray]]:

@@ -53,6 +53,8 @@ from v3recon.types import Detection, FaceCoeffs
 
 RESTLESS = 0.04
 """Looks at a face whose landmarks move by more, over its size, disagree (usual: 0.003 to 0.03)."""
+SHADOW = 0.1
+"""Share of the crop's side around hair and other cover whose pixels say nothing of the skin."""
 SETTLED = 0.03
 """Movement at the last of three looks below which they agree after all."""
 WIDER = (1.5, 2.0)
@@ -478,7 +480,8 @@ class FaceReconstructor:
         with full_precision(), torch.inference_mode():
             scene = (faces.decoded, self.model, points, self.camera)
             colors, normals, weights = sample_colors(pixels, *scene)
-            cover = cover_at(faces.seen, faces.decoded.points_2d[:, points.index], self.camera)
+            places = faces.decoded.points_2d[:, points.index]
+            cover = cover_at(faces.seen, places, self.camera, around=SHADOW)
             alb, sh = fit_colors(colors, normals, weights * (1 - cover), points)
         coeffs = replace(faces.coeffs, alb=alb.clone(), sh=sh.clone())
         return replace(faces, coeffs=coeffs)

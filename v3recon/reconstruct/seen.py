@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy.spatial import KDTree
 from torch import Tensor
-from torch.nn.functional import grid_sample, normalize
+from torch.nn.functional import grid_sample, max_pool2d, normalize
 
 from v3recon.decode import posed_normals
 from v3recon.face_models.landmarks import landmark_points
@@ -46,18 +46,21 @@ def seen_bytes(logits: Tensor, *, mirrored: bool) -> Tensor:
     return (255 * shares).round().to(torch.uint8)
 
 
-def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
+def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera, around: float = 0.0) -> Tensor:
     """How probably hair, glasses or something else lies before points.
 
     Args:
         seen: [N, 12, h, w] uint8, over the crops.
         points_2d: [N, P, 2] crop pixels.
         camera: of the crop.
+        around: distance, share of the crop's side, within which cover counts as well.
 
     Returns:
         [N, P] 0…1; beyond the crop the value at its border.
     """
     cover = seen[:, FIRST_COVER:].float().sum(1, keepdim=True) / 255
+    cells = round(around * seen.shape[-1])
+    cover = max_pool2d(cover, 2 * cells + 1, stride=1, padding=cells)
     places = to_grid(points_2d, camera)[:, :, None]
     found = grid_sample(
         cover.to(points_2d.dtype), places, padding_mode="border", align_corners=False
