@@ -173,6 +173,18 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     return LoadedRegressor(regressor.eval(), description)
 
 
+def named_face_model(path: str | Path) -> str | None:
+    """Name of the face model that a checkpoint says it is for; None where it says nothing.
+
+    A file that cannot be read says nothing either: `load_checkpoint` tells what is wrong with it.
+    """
+    try:
+        name = json.loads(read_tensor_file(path)["description"])["face_model"]
+    except (KeyError, TypeError, ValueError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
 def _refined(content: dict[str, Any], model: LinearFaceModel | None) -> LoadedRegressor:
     """A network with one refiner (`networks.face_regressor`), for the same callers."""
     regressor, said = face_regressor.face_regressor_of(content)

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from v3recon.detection.retinaface import WEIGHTS_FILE as RETINAFACE_FILE
+from v3recon.networks.checkpoints import named_face_model
 
 OFFICIAL_NETWORKS = {"resnet50": "net_recon.pth", "mbnetv3": "net_recon_mbnet.pth"}
 OFFICIAL_FACE_MODEL = "face_model.npy"
@@ -15,7 +16,7 @@ DEEP3D_FACE_MODEL = "BFM_model_front.mat"
 DEEP3D_NETWORK = "epoch_20.pth"
 DEEP3D_FOLDERS = (".", "BFM", "checkpoints", "checkpoints/*")
 """Where Deep3D's PyTorch release keeps its files, below its own folder."""
-DEFAULT_FACE_MODEL = "photoface"
+DEFAULT_FACE_MODEL = "photohead"
 PACKAGE_WEIGHTS = {
     "photoface": ("mbnetv3", "photoface_mbnetv3.pth"),
     "photohead": ("lite0", "photohead_lite0.pth"),
@@ -52,7 +53,8 @@ def find_assets(
     Args:
         source: folder of official assets of 3DDFA_V3 or Deep3D, or a checkpoint; None = what is in
             the package.
-        face_model: "photoface", "photohead", "bfm" or a file, instead of the folder's.
+        face_model: "photoface", "photohead", "bfm" or a file. Default: the folder's; that which
+            the weights name; PhotoHead.
         weights: checkpoint, instead of the folder's or the package's.
         backbone: "resnet50" (default with a folder) or "mbnetv3"; without a folder that of the
             weights in the package.
@@ -67,7 +69,9 @@ def find_assets(
         folder, weights = None, folder
     if folder is not None and not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of assets or checkpoint")
-    model = str(face_model) if face_model is not None else "bfm" if folder else DEFAULT_FACE_MODEL
+    model = "bfm" if folder else _default_model(weights)
+    if face_model is not None:
+        model = str(face_model)
     if model == "bfm":
         if folder is None:
             raise ValueError(
@@ -126,6 +130,12 @@ def _weights(
             "give assets or weights of another"
         )
     return path
+
+
+def _default_model(weights: str | Path | None) -> str:
+    """The package's face model that weights of the user's name, or the default one."""
+    named = named_face_model(weights) if weights is not None and Path(weights).is_file() else None
+    return named if named in PACKAGE_WEIGHTS else DEFAULT_FACE_MODEL
 
 
 def _of_deep3d(folder: Path, name: str) -> Path | None:
