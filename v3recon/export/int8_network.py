@@ -67,7 +67,7 @@ def quantize_exported(folder: str | Path, photos: Sequence[Path]) -> Path:
                 activation_type=quantization.QuantType.QUInt8,
                 weight_type=quantization.QuantType.QInt8,
                 op_types_to_quantize=["Conv"],
-                nodes_to_exclude=fine_convolutions(plain, crops[0].shape[-1]),
+                nodes_to_exclude=fine_convolutions(plain, crops[0]),
             )
         finally:
             quiet.setLevel(level)
@@ -77,20 +77,27 @@ def quantize_exported(folder: str | Path, photos: Sequence[Path]) -> Path:
     return folder / NETWORK
 
 
-def fine_convolutions(path: Path, input_size: int) -> list[str]:
-    """Names of convolutions whose map is finer than 1 / `FINE` of the input's side."""
-    import onnx
+def fine_convolutions(path: Path, crop: np.ndarray) -> list[str]:
+    """Names of convolutions whose map is finer than 1 / `FINE` of the input's side.
 
-    graph = onnx.shape_inference.infer_shapes(onnx.load(str(path))).graph
-    sides = {
-        value.name: value.type.tensor_type.shape.dim[-1].dim_value
-        for value in (*graph.value_info, *graph.output)
-        if len(value.type.tensor_type.shape.dim) == 4
-    }
+    Sides are those of a run: a backbone that pads by its input's size has no shapes in its graph.
+
+    Args:
+        path: the network.
+        crop: [1, 3, S, S] an input.
+    """
+    import onnx
+    import onnxruntime
+
+    model = onnx.load(str(path))
+    outputs = {node.output[0]: node.name for node in model.graph.node if node.op_type == "Conv"}
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    run = onnxruntime.InferenceSession(
+        model.SerializeToString(), providers=["CPUExecutionProvider"]
+    )
+    maps = dict(zip(outputs, run.run(list(outputs), {"image": crop}), strict=True))
     return [
-        node.name
-        for node in graph.node
-        if node.op_type == "Conv" and not 0 < sides.get(node.output[0], 0) <= input_size // FINE
+        outputs[name] for name, found in maps.items() if found.shape[-1] > crop.shape[-1] // FINE
     ]
 
 
