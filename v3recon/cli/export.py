@@ -1,4 +1,4 @@
-"""`v3recon export onnx FOLDER`: networks and face model as files that run without torch."""
+"""`v3recon export onnx|web FOLDER`: files that run without torch, or a page for browsers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(
         prog="v3recon export",
-        description="Write network, mesh decoder, detector and face model for onnxruntime; "
-        "v3recon.light.OnnxReconstructor reads the folder without torch.",
+        description="onnx: network, mesh decoder, detector and face model for onnxruntime, which "
+        "v3recon.light.OnnxReconstructor reads without torch. web: a static page that "
+        "reconstructs faces in the browser; serve the folder, photos stay in the browser.",
     )
-    parser.add_argument("kind", choices=("onnx",))
+    parser.add_argument("kind", choices=("onnx", "web"))
     parser.add_argument("folder", type=Path, help="made if absent")
     parser.add_argument("--weights", type=Path, help="a checkpoint (default: the package's)")
-    parser.add_argument("--face-model", help="of the checkpoint (default: the package's)")
+    parser.add_argument("--face-model", help="of the checkpoint (default: the package's; web: photohead)")
     calibrated = "8-bit convolutions, calibrated on the faces of these photos"
     parser.add_argument("--int8", type=Path, nargs="+", metavar="PATH", help=calibrated)
     parser.add_argument("--batch", type=int, help="faces at once (default: any number)")
@@ -44,17 +45,26 @@ def _export(options: argparse.Namespace) -> int:
 
     if options.batch is not None and options.batch < 1:
         raise ValueError(f"--batch: at least 1, not {options.batch}")
-    assets = find_assets(None, face_model=options.face_model, weights=options.weights)
+    if options.kind == "web" and (options.int8 is not None or options.batch is not None):
+        raise ValueError("--int8 and --batch are of `export onnx`")
+    face_model = options.face_model or ("photohead" if options.kind == "web" else None)
+    assets = find_assets(None, face_model=face_model, weights=options.weights)
     model = load_face_model(assets.face_model)
     loaded = load_checkpoint(assets.weights, model)
-    files = export_onnx(
-        options.folder,
-        loaded.regressor,
-        model,
-        loaded.description.crop_rule,
-        input_size=loaded.regressor.input_size,
-        batch=options.batch,
-    )
+    size, rule = loaded.regressor.input_size, loaded.description.crop_rule
+    if options.kind == "web":
+        from v3recon.export.web_site import export_web
+
+        files = export_web(options.folder, loaded.regressor, model, rule, input_size=size)
+    else:
+        files = export_onnx(
+            options.folder,
+            loaded.regressor,
+            model,
+            rule,
+            input_size=size,
+            batch=options.batch,
+        )
     if options.int8 is not None:
         from v3recon.export.int8_network import quantize_exported
         from v3recon.io.photo_files import find_photos
