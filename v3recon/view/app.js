@@ -5,7 +5,8 @@ import { numbersOf, poseOf } from "./web/faces.js";
 import { glbOf, loadReconstructor } from "./web/reconstructor.js";
 
 const MOST_PIXELS = 16e6; // larger photos are made smaller: phones refuse larger canvases
-const DOT = 0.006; // of a face's width, least radius of a point
+const DOT = 0.009; // of a face's width: radius of a point
+const DRAWN_SIDE = 1400; // pixels that the photo is drawn with, longer side
 const NO_WEBGL = "This browser has no WebGL, which heads are drawn with; points and files work without it.";
 
 const view = makeHeadView();
@@ -55,8 +56,9 @@ async function openFile(file) {
 }
 
 async function openPicture(image, name) {
-  photo = { name, image, faces: [] };
+  photo = { name, image, faces: [], bitmap: await createImageBitmap(image) };
   shown = null;
+  view?.clear();
   document.body.dataset.shown = "";
   element("results").hidden = true;
   element("faces").replaceChildren();
@@ -95,14 +97,11 @@ async function choose(index) {
   const face = photo.faces[index];
   say(`${plural(photo.faces.length)} in ${photo.name}. Making the head …`);
   await nextFrame();
-  for (const one of [face, ...photo.faces]) {
-    one.parts ??= await reconstructor.makeParts(one);
-    if (photo !== mine || photo.chosen !== index) return;
-    if (one === face) drawPhoto();
-  }
+  face.parts ??= await reconstructor.makeParts(face);
+  if (photo !== mine || photo.chosen !== index) return;
   drawPhoto();
   const name = photo.faces.length > 1 ? `${stem(photo.name)}_${index + 1}` : stem(photo.name);
-  const head = await reconstructor.makeHead(face, name);
+  const head = await reconstructor.makeHead(face, name, photo.image);
   const jpeg = await jpegOf(head.skin);
   if (photo !== mine || photo.chosen !== index) return;
   shown = { face, head, jpeg };
@@ -113,22 +112,44 @@ async function choose(index) {
   element("results").hidden = false;
   say(view ? `${plural(photo.faces.length)} in ${photo.name}` : NO_WEBGL);
   document.body.dataset.shown = name;
+  for (const other of photo.faces) {
+    if (other.parts) continue;
+    other.parts = await reconstructor.makeParts(other);
+    if (photo !== mine || photo.chosen !== index) return;
+    drawPhoto();
+  }
+}
+
+/** What of the photo is drawn, [left, top, width, height]: all of it, or what lies around the chosen face. */
+function regionOf({ image, faces, chosen }) {
+  const whole = [0, 0, image.width, image.height];
+  if (!element("closer").checked || !faces[chosen]) return whole;
+  const [left, top, right, bottom] = faces[chosen].box;
+  const reach = 0.9 * Math.max(right - left, bottom - top);
+  const [x, y] = [(left + right) / 2, (top + bottom) / 2];
+  const [fromX, fromY] = [x - reach, y - reach].map((edge) => Math.max(Math.round(edge), 0));
+  const [toX, toY] = [Math.min(Math.round(x + reach), image.width), Math.min(Math.round(y + reach), image.height)];
+  return toX > fromX && toY > fromY ? [fromX, fromY, toX - fromX, toY - fromY] : whole;
 }
 
 function drawPhoto() {
   const canvas = element("photo");
-  const { image, faces, chosen } = photo;
-  [canvas.width, canvas.height] = [image.width, image.height];
+  const { bitmap, faces, chosen, name } = photo;
+  photo.region = regionOf(photo);
+  const [left, top, width, height] = photo.region;
+  const zoom = DRAWN_SIDE / Math.max(width, height); // points stay sharp on small photos
+  [canvas.width, canvas.height] = [width, height].map((side) => Math.max(1, Math.round(side * zoom)));
   canvas.hidden = false;
   element("empty").hidden = true;
   const context = canvas.getContext("2d");
-  context.putImageData(image, 0, 0);
+  context.setTransform(zoom, 0, 0, zoom, -left * zoom, -top * zoom);
+  context.drawImage(bitmap, 0, 0);
   const [withParts, withPoints] = ["show-parts", "show-points"].map((id) => element(id).checked);
   faces.forEach((face, index) => {
     if (withParts && face.parts) drawParts(context, face.parts);
-    if (withPoints) drawPoints(context, face, index === chosen);
+    if (withPoints) drawPoints(context, face, index === chosen, 1 / zoom);
   });
-  canvas.ariaLabel = `The photo ${photo.name}: ${plural(faces.length)}`;
+  canvas.ariaLabel = `The photo ${name}: ${plural(faces.length)}`;
 }
 
 function drawParts(context, { map, border, width, height, box }) {
@@ -144,16 +165,16 @@ function drawParts(context, { map, border, width, height, box }) {
   context.drawImage(layer, ...box);
 }
 
-function drawPoints(context, face, chosen) {
+function drawPoints(context, face, chosen, pixel) {
   const columns = face.landmarks_68.map(([x]) => x);
   const width = Math.max(...columns) - Math.min(...columns);
-  const radius = Math.max(DOT * width, context.canvas.width / 900);
-  context.lineWidth = radius / 2;
+  const radius = Math.max(DOT * width, 1.6 * pixel);
+  context.lineWidth = radius / 3;
   context.strokeStyle = "#000a";
   context.fillStyle = chosen ? "#fff" : "#9cf";
   for (const [x, y] of face.landmarks_68) {
     context.beginPath();
-    context.arc(x + 0.5, y + 0.5, 1.6 * radius, 0, 2 * Math.PI);
+    context.arc(x + 0.5, y + 0.5, radius, 0, 2 * Math.PI);
     context.fill();
     context.stroke();
   }
@@ -224,13 +245,16 @@ function listen() {
   element("camera").addEventListener("click", openCamera);
   element("shoot").addEventListener("click", () => shoot().catch(failed));
   element("close-camera").addEventListener("click", closeCamera);
-  for (const id of ["show-points", "show-parts"]) element(id).addEventListener("change", () => photo && drawPhoto());
+  for (const id of ["show-points", "show-parts", "closer"]) element(id).addEventListener("change", () => photo && drawPhoto());
   element("photo").addEventListener("click", (event) => {
     const canvas = element("photo");
     const box = canvas.getBoundingClientRect();
+    const scale = Math.min(box.width / canvas.width, box.height / canvas.height); // object-fit: contain
+    const place = (at, start, length, drawn, from, side) => from + (((at - start - length / 2) / scale) / drawn + 0.5) * side;
+    const [left, top, width, height] = photo.region;
     const index = faceAt(
-      ((event.clientX - box.left) / box.width) * canvas.width,
-      ((event.clientY - box.top) / box.height) * canvas.height,
+      place(event.clientX, box.left, box.width, canvas.width, left, width),
+      place(event.clientY, box.top, box.height, canvas.height, top, height),
     );
     if (index >= 0 && index !== photo.chosen) choose(index).catch(failed);
   });
@@ -252,9 +276,10 @@ window.v3recon = {
     const faces = await (await loading).reconstruct(imageData);
     return faces.map(numbersOf);
   },
-  async glb(numbers, name = "face") {
+  async glb(numbers, imageData = null, name = "face") {
     const found = await loading;
-    const head = await found.makeHead(numbers, name);
+    const [[ratio, , x], [, , y]] = numbers.crop_matrix;
+    const head = await found.makeHead({ ...numbers, square: { ratio, x, y } }, name, imageData);
     return glbOf(head, head.weights, await jpegOf(head.skin), found.about);
   },
 };

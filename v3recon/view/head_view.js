@@ -28,8 +28,8 @@ function makeSlider(name, index, onMove) {
 /**
  * Take over the elements picture, shapes, neutral, own, front and play of the page.
  *
- * @returns {object|null} {show, weights}: `show(data)` shows a file's bytes, a promise of its number of
- *   shapes that fails if it is none; `weights()` are those of its shapes now. Null without WebGL.
+ * @returns {object|null} {show, clear, weights}: `show(data)` shows a file's bytes, a promise of its number
+ *   of shapes that fails if it is none; `weights()` are those of its shapes now. Null without WebGL.
  */
 export function makeHeadView() {
   const renderer = makeRenderer();
@@ -94,10 +94,9 @@ export function makeHeadView() {
 
   async function show(data) {
     const file = await new GLTFLoader().parseAsync(data, "");
-    if (head) scene.remove(head);
+    clear();
     head = file.scene;
     scene.add(head);
-    parts = [];
     head.traverse((one) => one.morphTargetInfluences && parts.push(one));
     opened = parts.length ? [...parts[0].morphTargetInfluences] : [];
     const names = parts.length ? Object.keys(parts[0].morphTargetDictionary) : [];
@@ -110,6 +109,12 @@ export function makeHeadView() {
     element("play").ariaPressed = String(Boolean(mixer));
     face();
     return opened.length;
+  }
+
+  function clear() {
+    if (head) scene.remove(head);
+    [head, parts, opened, mixer] = [null, [], [], null];
+    element("shapes").replaceChildren();
   }
 
   element("neutral").addEventListener("click", () => setAll(opened.map(() => 0)));
@@ -130,5 +135,5 @@ export function makeHeadView() {
   });
   renderer.setPixelRatio(Math.min(devicePixelRatio, 2));
   renderer.setAnimationLoop(draw);
-  return { show, weights: () => (parts.length ? [...parts[0].morphTargetInfluences] : []) };
+  return { show, clear, weights: () => (parts.length ? [...parts[0].morphTargetInfluences] : []) };
 }

@@ -89,12 +89,14 @@ function combined(weights, units, modes) {
  *
  * @param alb coefficients [K].
  * @param arrays of the head, `albedo_mean` … as AlbedoTexture stores them.
+ * @param size S.
  */
-export function albedoTexture(alb, arrays) {
-  const size = Math.sqrt(arrays.albedo_mean.length / 3);
+export function albedoTexture(alb, arrays, size) {
   const coarse = arrays.albedo_coarse_unit.length;
   const head = coarse ? alb.length - coarse - 2 : alb.length; // the last two modes are stored finely again
-  const planes = Float32Array.from(arrays.albedo_mean, (value) => value / 255);
+  const planes = new Float32Array(3 * size * size);
+  const mean = Float32Array.from(arrays.albedo_mean, (value) => value / 255);
+  addEnlarged(planes, size, mean, Math.sqrt(mean.length / 3));
   const layers = [
     ["fine", [...alb.slice(0, head), ...alb.slice(head + coarse)]],
     ["coarse", alb.slice(head, head + coarse)],

@@ -20,7 +20,7 @@ export function labelledBox(points, labels) {
  * @param depth [V] greater is nearer.
  * @param triangles [F * 3].
  * @param labels [V].
- * @returns {Uint8Array} [height, width].
+ * @returns {{map: Uint8Array, depth: Float32Array}} [height, width] each; depth of the nearest surface.
  */
 export function partMap(points, depth, triangles, labels, width, height) {
   const map = new Uint8Array(width * height);
@@ -47,7 +47,7 @@ export function partMap(points, depth, triangles, labels, width, height) {
       }
     }
   }
-  return map;
+  return { map, depth: nearest };
 }
 
 /** Whether each pixel of a map lies at the border of its part; pixels without part do not. */

@@ -6,9 +6,12 @@ import { albedoTexture, shapeOffsets, vertexNormals, withoutShapes } from "./mes
 import { makeNetwork, setRuntime } from "./networks.js";
 import { borders, labelledBox, partMap } from "./part_map.js";
 import { pictureOf } from "./pixels.js";
+import { photoSkin, trustOf, uvLayout } from "./skin.js";
 
 const RUNTIME = "ort-wasm-simd-threaded.wasm.gz";
 const NETWORKS = ["network.onnx.gz", "detector_1.onnx.gz", "detector_2.onnx.gz", "detector_3.onnx.gz"];
+const TEXTURE_SIZE = 1024;
+const SKIN = 0; // place of the skin among the surfaces
 const MAP_SIDE = 448; // pixels of a map of parts, longer side
 
 /** Runs calls one after the other: the runtime does one thing at a time. */
@@ -51,7 +54,8 @@ export async function loadReconstructor(onProgress = () => {}) {
     /** Faces of an ImageData, see `findFaces`. */
     reconstruct: (imageData) => inTurn(() => findFaces(pictureOf(imageData), networks, about)),
     makeParts: (face) => inTurn(async () => partsOf(face, await head())),
-    makeHead: (face, name) => inTurn(async () => headOf(face, name, await head(), about)),
+    makeHead: (face, name, imageData = null) =>
+      inTurn(async () => headOf(face, name, imageData && pictureOf(imageData), await head(), about)),
   };
 }
 
@@ -69,28 +73,53 @@ async function loadHead(about) {
     });
   const unposed = async (inputs, count) => (await decode(inputs, count)).vertices.data;
   const offsets = await shapeOffsets(unposed, about.head.shapes.length, [ids, exps]);
-  return { decode, unposed, offsets, arrays: arraysOf(bytes, about.head.arrays) };
+  const arrays = arraysOf(bytes, about.head.arrays);
+  const isSkin = new Uint8Array(about.head.vertex_count);
+  arrays.triangles.forEach((vertex, corner) => {
+    if (arrays.triangle_surfaces[Math.floor(corner / 3)] === SKIN) isSkin[vertex] = 1;
+  });
+  const layout = uvLayout(arrays.uv_coords, arrays.triangles, TEXTURE_SIZE);
+  return { decode, unposed, offsets, arrays, isSkin, layout };
 }
 
-/** What is seen of a face's parts: {map, border, width, height, box}, the box [left, top, width, height] in the photo's pixels. */
-async function partsOf(face, { decode, arrays }) {
+/** A posed face as the camera sees it: vertices in a map's pixels, the map, and where it lies in the photo. */
+async function viewOf(face, { decode, arrays }) {
   const { points, vertices } = await decode(face.coefficients, 1);
   const labels = arrays.part_labels;
   const [left, top, right, bottom] = labelledBox(points.data, labels);
-  const { ratio, x, y } = face.square;
-  const longer = Math.max(right - left, bottom - top);
-  const scale = MAP_SIDE / longer; // pixels of the map a pixel of the crop's frame
+  const scale = MAP_SIDE / Math.max(right - left, bottom - top); // pixels of the map a pixel of the crop's frame
   const [width, height] = [right - left, bottom - top].map((side) => Math.ceil(side * scale) + 1);
   const placed = points.data.map((value, at) => (value - (at % 2 ? top : left)) * scale);
-  const depth = Float32Array.from(labels, (_, vertex) => vertices.data[vertex * 3 + 2]);
-  const map = partMap(placed, depth, arrays.triangles, labels, width, height);
+  const depths = Float32Array.from(labels, (_, vertex) => vertices.data[vertex * 3 + 2]);
+  const seen = partMap(placed, depths, arrays.triangles, labels, width, height);
+  return { points: points.data, vertices: vertices.data, placed, left, top, scale, width, height, ...seen };
+}
+
+/** What is seen of a face's parts: {map, border, width, height, box}, the box [left, top, width, height] in the photo's pixels. */
+async function partsOf(face, model) {
+  const { map, width, height, left, top, scale } = await viewOf(face, model);
+  const { ratio, x, y } = face.square;
   const half = 0.5 / scale;
-  const box = [(left - half - x) / ratio, (top - half - y) / ratio, width / scale / ratio, height / scale / ratio];
+  // A canvas counts from the corner of the first pixel, points from its middle.
+  const corner = [(left - half - x) / ratio + 0.5, (top - half - y) / ratio + 0.5];
+  const box = [...corner, width / scale / ratio, height / scale / ratio];
   return { map, border: borders(map, width, height), width, height, box };
 }
 
-/** A face as a head in metres: what `writeGlb` takes, the weights of its shapes and its skin. */
-async function headOf(face, name, { unposed, offsets, arrays }, about) {
+/** A face's texture from its photo. */
+async function skinOf(face, photo, model, painted) {
+  const { arrays, layout, isSkin } = model;
+  const view = await viewOf(face, model);
+  const normals = vertexNormals(view.vertices, arrays.triangles);
+  const trust = trustOf(view, view.placed, view.vertices, normals, arrays.part_labels, isSkin, arrays.triangles);
+  const { ratio, x, y } = face.square;
+  const points = view.points.map((value, at) => (value - (at % 2 ? y : x)) / ratio);
+  return photoSkin(photo, points, trust, layout, arrays.triangles, isSkin, painted);
+}
+
+/** A face as a head in metres: what `writeGlb` takes, the weights of its shapes, and its skin, of the model without a photo. */
+async function headOf(face, name, photo, model, about) {
+  const { unposed, offsets, arrays } = model;
   const { id, exp, alb } = face.coefficients;
   const count = about.head.shapes.length;
   const vertices = await unposed({ id, exp: withoutShapes(exp, count) }, 1);
@@ -111,7 +140,9 @@ async function headOf(face, name, { unposed, offsets, arrays }, about) {
     offsets: offsets.map(metres),
     turns,
   };
-  return { mesh, weights: exp.slice(0, count), skin: albedoTexture(alb, arrays) };
+  const painted = albedoTexture(alb, arrays, TEXTURE_SIZE);
+  const skin = photo ? await skinOf(face, photo, model, painted) : painted;
+  return { mesh, weights: exp.slice(0, count), skin };
 }
 
 /** The bytes of a head's .glb file; `jpeg` is its skin. */
