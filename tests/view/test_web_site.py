@@ -76,7 +76,7 @@ def test_only_large_weights_are_stored_in_half(tmp_path):
     graph.initializer[0].CopyFrom(numpy_helper.from_array(values["large"] * 1e6, "large"))
     onnx.save(made := helper.make_model(graph), str(path))
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="large .* beyond the range of 16 bits"):
+    with pytest.raises(ValueError, match=r"large .* beyond the range of 16 bits"):
         store_in_half(path, large=6)
     assert path.read_bytes() == before
 
