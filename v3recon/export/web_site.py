@@ -46,8 +46,9 @@ def export_web(
 ) -> list[Path]:
     """Write a folder that any web server can serve as it is.
 
-    Networks are those of `export_onnx` with large weights in 16 bits. Large files are packed by
-    gzip; the page unpacks them, so that servers need no setting.
+    Networks are those of `export_onnx`; large weights of network and decoder are in 16 bits, those
+    of the detector are not, because its decisions would change. Large files are packed by gzip; the
+    page unpacks them, so that servers need no setting.
 
     Args:
         folder: made if absent.
@@ -72,8 +73,9 @@ def export_web(
     (folder / ABOUT).unlink(missing_ok=True)  # the folder is whole when it is there again
     with tempfile.TemporaryDirectory() as place:
         export_onnx(place, regressor, model, crop_rule, input_size=input_size)
-        for name in (NETWORK, DECODER, *DETECTOR):
+        for name in (NETWORK, DECODER):
             store_in_half(Path(place) / name)
+        for name in (NETWORK, DECODER, *DETECTOR):
             _pack(folder / f"{name}.gz", (Path(place) / name).read_bytes())
         about: dict[str, Any] = read_json(Path(place) / ABOUT)
     arrays = head_arrays(model, model.albedo_texture)

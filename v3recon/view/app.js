@@ -168,7 +168,7 @@ function drawParts(context, { map, border, width, height, box }) {
 function drawPoints(context, face, chosen, pixel) {
   const columns = face.landmarks_68.map(([x]) => x);
   const width = Math.max(...columns) - Math.min(...columns);
-  const radius = Math.max(DOT * width, 1.6 * pixel);
+  const radius = Math.max(DOT * width, 2.2 * pixel);
   context.lineWidth = radius / 3;
   context.strokeStyle = "#000a";
   context.fillStyle = chosen ? "#fff" : "#9cf";
