@@ -1,6 +1,6 @@
 // A head's texture from its photo; what the camera did not see comes from the model's skin in the photo's colours.
 
-const FACING = [0.25, 0.6]; // cosine of the angle to the camera: from where on, and from where on fully
+const FACING = [0.35, 0.7]; // cosine of the angle to the camera: from where on, and from where on fully
 const BEHIND = 0.03; // decimetres: a vertex this far behind the nearest surface is hidden
 const ROUNDS = 6; // that weights are smoothed along the mesh
 const COARSE = 128; // side of the map of colour ratios
@@ -143,7 +143,7 @@ export function photoSkin(photo, points, trust, layout, triangles, isSkin, model
   const { size, triangle, shares } = layout;
   const colors = new Float32Array(size * size * 3);
   const sure = new Float32Array(size * size);
-  const skin = new Uint8Array(size * size);
+  const skin = new Uint8Array(size * size).fill(1); // beyond the outline too: viewers blur textures
   const found = [0, 0, 0];
   for (let texel = 0; texel < size * size; texel++) {
     if (triangle[texel] < 0) continue;
