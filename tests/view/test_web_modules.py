@@ -103,7 +103,7 @@ def test_crops_are_those_of_python(ask, image, scale, shift):
     matrix = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
     expected = crop_image(image, matrix, 64).astype(int)
     apart = np.abs(np.array(found).reshape(64, 64, 3) - expected)
-    assert apart.max() <= 4 and apart.mean() < 0.4  # OpenCV samples at 1/32 of a pixel
+    assert apart.max() <= 3 and apart.mean() < 0.3  # OpenCV 4 samples at 1/32 of a pixel
 
 
 def test_boxes_are_kept_as_in_python(ask):

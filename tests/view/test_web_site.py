@@ -154,6 +154,17 @@ def test_the_site_and_nothing_else_is_served(site, tmp_path):
         server.server_close()
 
 
+def test_without_a_path_the_page_is_made(site, tmp_path, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(
+        "v3recon.cli.export.write_site",
+        lambda folder: made.append(folder) or [site / name for name in SITE_FILES],
+    )
+    with server_of(None, 0, tmp_path) as server:
+        assert server.server_address[1] > 0
+    assert made == [tmp_path] and "Making the page" in capsys.readouterr().out
+
+
 def test_sites_that_are_not_whole(site, tmp_path):
     (tmp_path / "about.json").write_text((site / "about.json").read_text())
     with pytest.raises(ValueError, match=r"lacks index\.html, app\.min\.js.*export it again"):

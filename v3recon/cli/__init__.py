@@ -19,7 +19,10 @@ COMMANDS = {
         "v3recon.cli.edit_texture",
         "eyes, brows, nose, lips or make-up from elsewhere",
     ),
-    "export": ("v3recon.cli.export", "networks as ONNX files that run without torch, or as a web page"),
+    "export": (
+        "v3recon.cli.export",
+        "networks as ONNX files that run without torch, or as a web page",
+    ),
     "build-face-model": (
         "v3recon.cli.build_face_model",
         "build the open head model PhotoHead",
