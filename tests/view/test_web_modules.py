@@ -226,7 +226,7 @@ def test_glb_is_that_of_python(ask, tmp_path):
     offsets = np.zeros((3, 300, 3), np.float32)
     offsets[0, :20] = rng.normal(size=(20, 3))  # few
     offsets[1] = rng.normal(size=(300, 3))  # all; none of the third
-    turns = np.float32(offsets * 0.5)
+    turns = (offsets * 0.5).astype(np.float32)
     uv = rng.uniform(size=(300, 2)).astype(np.float32)
     surface = (np.arange(100) >= 70).astype(int)
     names, weights = ["a", "b", "c"], [0.0, 0.25, 1.0]
