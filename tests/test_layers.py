@@ -32,7 +32,11 @@ ONE_OWNER = {
     "pillow_jxl": "v3recon/io/_image_plugins.py",
     # What runs without torch may not know what exports; the latter also quantizes.
     "onnxruntime": {"v3recon/light/files.py", "v3recon/export/int8_network.py"},
-    "onnx": {"v3recon/export/onnx_files.py", "v3recon/export/int8_network.py"},
+    "onnx": {
+        "v3recon/export/onnx_files.py",
+        "v3recon/export/int8_network.py",
+        "v3recon/export/half_weights.py",
+    },
     "pyarrow": "v3recon/batch/parquet.py",
     "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",

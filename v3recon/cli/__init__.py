@@ -12,14 +12,17 @@ COMMANDS = {
     "fit": ("v3recon.cli.fit", "the same, each face fitted to the photo's pixels"),
     "track": ("v3recon.cli.track", "follow the faces of a video"),
     "batch": ("v3recon.cli.batch", "many photos to Parquet tables by several processes"),
-    "view": ("v3recon.cli.view", "heads in the browser of this machine"),
+    "view": ("v3recon.cli.view", "heads, or photos to faces, in the browser of this machine"),
     "person": ("v3recon.cli.person", "one head from several photos of a person"),
     "swap-faces": ("v3recon.cli.swap_faces", "faces of photos replaced by another one"),
     "edit-texture": (
         "v3recon.cli.edit_texture",
         "eyes, brows, nose, lips or make-up from elsewhere",
     ),
-    "export": ("v3recon.cli.export", "networks as ONNX files that run without torch"),
+    "export": (
+        "v3recon.cli.export",
+        "networks as ONNX files that run without torch, or as a web page",
+    ),
     "build-face-model": (
         "v3recon.cli.build_face_model",
         "build the open head model PhotoHead",

@@ -1,4 +1,4 @@
-"""`v3recon view PATH`: heads of GLB files, results or photos in the browser of this machine."""
+"""`v3recon view [PATH]`: heads of files, or photos to faces, in the browser of this machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import argparse
 import sys
 import tempfile
 import webbrowser
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from v3recon.io.json_file import read_json
 from v3recon.io.messages import say_anything
 from v3recon.io.photo_files import is_photo
-from v3recon.view.server import address_of, make_server
+from v3recon.view.server import address_of, make_server, make_site_server
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -19,9 +21,11 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="v3recon view",
         description="Show heads in the browser: turn them, move their shapes, play animations. "
+        "Without a path, the page that reconstructs photos in the browser. "
         "Nothing leaves this machine.",
     )
-    parser.add_argument("path", type=Path, help=".glb file, folder of results, or photo")
+    paths = ".glb file, folder of results, photo, or folder of `v3recon export web`"
+    parser.add_argument("path", type=Path, nargs="?", help=paths)
     parser.add_argument("--port", type=int, default=0, help="of this machine (default: a free one)")
     parser.add_argument("--no-browser", action="store_true", help="only say the address")
     try:
@@ -30,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else 2
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with make_server(files_of(options.path, Path(folder)), options.port) as server:
+            with server_of(options.path, options.port, Path(folder)) as server:
                 address = address_of(server)
                 print(f"{address}  (Ctrl-C ends it)", flush=True)
                 if not options.no_browser:
@@ -42,6 +46,37 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             pass
     return 0
+
+
+def server_of(path: Path | None, port: int, folder: Path) -> ThreadingHTTPServer:
+    """The server of what a command line asks for.
+
+    Args:
+        path: see `files_of`; or a folder of `v3recon export web`; None = that page, made anew.
+        port: of this machine; 0 takes a free one.
+        folder: for files that are made.
+
+    Raises:
+        ValueError: if there is nothing to serve, or the port is taken.
+    """
+    if path is None:
+        # Slow to import, and not needed for files that exist.
+        from v3recon.cli.export import write_site
+
+        print("Making the page …", flush=True)
+        return make_site_server(write_site(folder), port)
+    site = _site_of(path)
+    return make_site_server(site, port) if site else make_server(files_of(path, folder), port)
+
+
+def _site_of(folder: Path) -> list[Path]:
+    """The files of a folder of `v3recon export web`; none of another one."""
+    if not (folder / "about.json").is_file():
+        return []
+    about = read_json(folder / "about.json")
+    if not isinstance(about, dict) or about.get("format") != "v3recon-web":
+        return []
+    return [folder / Path(name).name for name in (*about.get("files", ()), "about.json")]
 
 
 def files_of(path: Path, folder: Path) -> list[Path]:

@@ -26,7 +26,8 @@ METRES = 0.1
 PHOTO_EXPRESSION = "photoExpression"
 """The target that is a face's own expression, where its model has no named shapes."""
 
-_ROUGHNESS = {SKIN: 0.65, "eyes": 0.25, "teeth": 0.35, "tongue": 0.5}
+ROUGHNESS = {SKIN: 0.65, "eyes": 0.25, "teeth": 0.35, "tongue": 0.5}
+"""Of glTF's material of each surface, 0…1."""
 
 TextureKind = Literal["photo", "albedo", "none"]
 
@@ -110,7 +111,7 @@ def face_mesh(
         uv_coords=None if texture is None else _numpy(model.uv_coords),
         texture=texture,
         parts=[
-            GlbPart(surface, rows.cpu().numpy(), _ROUGHNESS[surface])
+            GlbPart(surface, rows.cpu().numpy(), ROUGHNESS[surface])
             for surface, rows in surface_faces(model).items()
         ],
         targets=targets,
