@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.profiling import affine_map, sample_labels
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.landmarks import (
     march_contour,
@@ -34,6 +33,7 @@ from v3recon.synthetic_data.expressions import (
     side_ids,
 )
 from v3recon.synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
+from v3recon.synthetic_data.profiling import affine_map, sample_labels
 from v3recon.synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
 from v3recon.synthetic_data.warp import (
     eye_outline,

@@ -1,4 +1,4 @@
-"""What a run has written: one line a picture, and the files that `v3recon prepare` reads."""
+"""What a run has written: one line a picture, and the files that `v3recon train` reads."""
 
 from __future__ import annotations
 
@@ -138,9 +138,10 @@ def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
 def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Write manifest, index, meshes and report of a run.
 
-    `v3recon prepare --photos OUT --meshes OUT/meshes.npz` then reads the pictures with their exact
-    labels; without `--meshes` it detects the faces again. The index names 68 points only where
-    the photo's were hand-made: everywhere else the mesh says the same, and says more.
+    `v3recon train RECIPE --photos OUT --detections OUT/meshes.npz` then learns from the pictures
+    with their exact labels; without `--detections` it detects the faces again. The index names 68
+    points only where the photo's were hand-made: everywhere else the mesh says the same, and says
+    more.
 
     Args:
         out: folder of the run.
@@ -219,7 +220,7 @@ def read_published(folder: Path) -> list[dict[str, str]]:
 
 
 def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """An index in the format of `v3recon prepare --index`."""
+    """An index of photos as `io.photo_index` reads it."""
     with replace_on_success(path) as temporary, temporary.open("w", newline="") as stream:
         table = csv.writer(stream, lineterminator="\n")
         table.writerow(INDEX_COLUMNS)
