@@ -26,6 +26,7 @@ COMMANDS = {
     ),
     "show-face-model": ("v3recon.cli.show_face_model", "contact sheets of a face model"),
     "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),
+    "prepare": ("v3recon.cli.prepare", "photos to labels that other programs train on"),
     "train": ("v3recon.cli.train", "train a face regressor by a recipe"),
     "evaluate": (
         "v3recon.cli.evaluate",
