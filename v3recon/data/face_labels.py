@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,8 +105,9 @@ def _write_mask(path: Path, face: Face) -> None:
 
 
 def _write_parameters(path: Path, face: Face) -> None:
+    arrays: dict[str, Any] = dict(face_parameters(face))
     with replace_on_success(path) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, **face_parameters(face))
+        np.savez(stream, **arrays)
 
 
 def _write_positions(path: Path, face: Face) -> None:
