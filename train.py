@@ -1,10 +1,8 @@
-"""Train a regressor: `python train.py --help`; the loop is `v3recon/training/run.py`."""
-
-from __future__ import annotations
+"""Train a face regressor by a recipe: `python train.py RECIPE --photos PHOTOS --out RUN`."""
 
 import sys
 
-from v3recon.training.run import main
+from v3recon.cli.train import main
 
 if __name__ == "__main__":
     sys.exit(main())

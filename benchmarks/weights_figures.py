@@ -1,8 +1,7 @@
-"""What the shipped weights make of changed expressions and of hard pictures: the card's figure.
+"""What the shipped weights make of hard pictures: the card's figure.
 
-    v3recon synthesize expressions --photos examples --out changed --check none
     v3recon synthesize poses --photos examples --out turned --yaw 60 80 --per-photo 2
-    python benchmarks/weights_figures.py --changed changed --turned turned --out docs/pictures
+    python benchmarks/weights_figures.py --turned turned --out docs/pictures
 
 Rows: picture, shape over it, parts over it. Faces that the detector misses stay without overlay.
 """
@@ -85,9 +84,8 @@ def sheet(pictures: list[np.ndarray], reconstructor: FaceReconstructor) -> np.nd
 
 
 def main() -> None:
-    """Write weights_expressions.jpg and weights_failures.jpg."""
+    """Write weights_failures.jpg."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--changed", type=Path, required=True)
     parser.add_argument("--turned", type=Path, required=True)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--out", type=Path, default=Path("docs/pictures"))
@@ -100,16 +98,11 @@ def main() -> None:
     half = int(0.85 * (high - low).max())
     x, y = ((low + high) / 2).astype(int)
     square = photo[max(y - half, 0) : y + half, max(x - half, 0) : x + half]
-    kinds = ("eyes_closed", "one_eye_closed", "mouth_open", "mouth_open+eyes_closed", "pucker")
-    changed = [list_photos([arguments.changed / "images" / kind])[0] for kind in kinds]
     turned = list_photos([arguments.turned / "images"])[:2]
-    pictures = {
-        "weights_expressions.jpg": [square, *(read_image(path) for path in changed)],
-        "weights_failures.jpg": [*hard_pictures(square), *(read_image(path) for path in turned)],
-    }
-    for name, row in pictures.items():
-        drawn = cv2.cvtColor(sheet(row, reconstructor), cv2.COLOR_RGB2BGR)
-        cv2.imwrite(str(arguments.out / name), drawn, [cv2.IMWRITE_JPEG_QUALITY, 88])
+    pictures = [*hard_pictures(square), *(read_image(path) for path in turned)]
+    drawn = cv2.cvtColor(sheet(pictures, reconstructor), cv2.COLOR_RGB2BGR)
+    path = arguments.out / "weights_failures.jpg"
+    cv2.imwrite(str(path), drawn, [cv2.IMWRITE_JPEG_QUALITY, 88])
 
 
 if __name__ == "__main__":

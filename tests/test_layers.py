@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,14 @@ def test_imports_go_down():
         if LAYER[target] >= LAYER[unit]
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_of_contributing_is_this_one():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| L(\d+) \| (.*?) \|", text, re.MULTILINE))
+    found = [set(re.findall(r"`(\w+)`", rows[str(layer)])) for layer in range(len(rows) - 1)]
+    assert found == list(LAYERS[:-1])
+    assert rows[str(len(LAYERS) - 1)].startswith("`demo.py`, `train.py`")
 
 
 def test_losses_know_geometry_and_types_only():

@@ -9,7 +9,7 @@ import pytest
 
 HEAVY = (
     "timm torchvision cv2 numba facenet_pytorch retinaface nvdiffrast matplotlib scipy mediapipe "
-    "tensorboard tyro PIL"
+    "tyro PIL"
 ).split()
 
 

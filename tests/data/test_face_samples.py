@@ -74,6 +74,15 @@ def test_a_table_comes_back_and_its_key_follows_its_inputs(photos, tmp_path):
     assert before != table_key(folder, "train", tmp_path / "t.npz")
 
 
+def test_masks_that_nobody_drew_are_not_learned_from(photos, tmp_path):
+    folder, detections = photos
+    (tmp_path / "a").symlink_to(folder / "a")
+    rows = [f"a/{k}.png,train,a/{k}_mask.png,{origin}" for k, origin in enumerate(("", "polygons"))]
+    (tmp_path / "index.csv").write_text("\n".join(["file,split,mask,mask_from", *rows]) + "\n")
+    table = make_table(tmp_path, "train", detections)
+    assert table.mask.tolist() == ["a/0_mask.png", ""]
+
+
 def test_detections_far_from_marked_points_are_left_out(photos):
     folder, detections = photos
     wrong = dict(detections)

@@ -121,7 +121,6 @@ def test_bad_input_is_listed(folder, tmp_path, random_weights, truth):
         ["landmarks", "--root", ".", "--json", "no/such/folder/figures.json"],
         ["parts", "--images", "no/such", "--masks", "no/such"],
         ["aflw2000", "--root", "no/such/folder"],
-        ["profiled", "--prepared", "no/such/folder"],
     ],
 )
 def test_wrong_usage(flags, capsys):

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from v3recon.io.arrays import map_npy, read_npy, read_npz
+from v3recon.io.arrays import read_npy, read_npz
 
 ARRAYS = [
     np.arange(12.0).reshape(3, 4),
@@ -31,9 +31,6 @@ def test_arrays_read_as_numpy_reads_them(tmp_path, array):
     np.savez_compressed(tmp_path / "a.npz", x=array, y=np.arange(3))
     np.testing.assert_array_equal(read_npz(tmp_path / "a.npz")["x"], array)
     assert list(read_npz(tmp_path / "a.npz", ["y"])) == ["y"]
-    if array.dtype.kind in "biuf":
-        np.testing.assert_array_equal(map_npy(tmp_path / "a.npy"), array)
-        assert not map_npy(tmp_path / "a.npy").flags.writeable or not array.size
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
@@ -74,9 +71,6 @@ def test_hostile_headers(tmp_path, name):
     path.write_bytes(HOSTILE[name])
     with pytest.raises(ValueError, match=r"bad\.npy: "):
         read_npy(path)
-    if name != "letters":  # mapped values are looked at by their user
-        with pytest.raises(ValueError, match=r"bad\.npy: "):
-            map_npy(path)
     packed = tmp_path / "bad.npz"
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("x.npy", HOSTILE[name])

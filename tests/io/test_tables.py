@@ -4,7 +4,7 @@ import codecs
 
 import pytest
 
-from v3recon.io.tables import read_table
+from v3recon.io.tables import read_table, write_table
 
 ROWS = [{"file": "a.jpg", "split": "train"}, {"file": "Grüße, 1.jpg", "split": "val"}]
 
@@ -41,3 +41,9 @@ def test_empty_and_absent(tmp_path):
     assert read_table(tmp_path / "a.csv") == []
     with pytest.raises(ValueError, match="no such file"):
         read_table(tmp_path / "b.csv")
+
+
+def test_written_tables_are_read_again(tmp_path):
+    path = tmp_path / "a.csv"
+    write_table(path, ("file", "split"), [*ROWS, {"file": "x\udcff.jpg"}])
+    assert read_table(path) == [*ROWS, {"file": "x\\udcff.jpg", "split": ""}]

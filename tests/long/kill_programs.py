@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {
     "demo": "{python} demo.py -i examples -s {out}",
-    "prepare": "{python} -m v3recon prepare --photos {photos} --out {out} --shard-size 2",
+    "prepare": "{python} -m v3recon prepare -i {photos} -s {out}",
     "batch": "{python} -m v3recon batch {photos} -s {out}",
 }
 GROWING = ("config.json", "log.jsonl", "state.pt", "events", "progress", "last", "best")

@@ -13,7 +13,7 @@ from v3recon.networks.checkpoints import BYTES_FROM, load_checkpoint, save_check
 from v3recon.networks.regressor import Regressor
 
 CROP_RULE = {"name": "box", "scale": 1.414}
-TRAINING = {"steps": 10, "figures": {"nme": 0.03}, "command": "train.py --steps 10"}
+TRAINING = {"steps": 10, "figures": {"nme": 0.03}, "command": "v3recon train r.toml"}
 
 
 @pytest.fixture(scope="module")

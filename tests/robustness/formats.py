@@ -20,7 +20,6 @@ from synthetic_assets import official_arrays
 
 import v3recon.networks
 from v3recon.data.mesh_detection import stored_detector
-from v3recon.data.part_parser import load_parser
 from v3recon.evaluation.aflw2000 import read_annotation
 from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
@@ -43,7 +42,8 @@ from v3recon.io.scan import read_points_3d, read_scan
 from v3recon.io.tensors import read_tensor_file
 from v3recon.networks.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from v3recon.networks.checkpoints import load_checkpoint
-from v3recon.training.checkpoint import RunState, load_state, save_state
+from v3recon.training.run_state import FORMAT as STATE_FORMAT
+from v3recon.training.run_state import FORMAT_VERSION, read_run
 
 DEFAULT_WEIGHTS = Path(v3recon.networks.__file__).parent / "data" / "photoface_mbnetv3.pth"
 
@@ -126,8 +126,10 @@ def _tensors(folder: Path) -> list[Path]:
 
 
 def _state(folder: Path) -> list[Path]:
+    text = json.dumps({"version": FORMAT_VERSION, "recipe": {"seed": 0}, "inputs": {}})
     weights = {"w": torch.rand(4, 4)}
-    save_state(folder / "state.pt", RunState(3, weights, weights, {"state": {}}, {"steps": 5}))
+    content = {"format": STATE_FORMAT, "description": text, "step": 3, "weights": weights}
+    torch.save(content | {"average": weights, "optimizer": {"state": {}}}, folder / "state.pt")
     return [folder / "state.pt"]
 
 
@@ -285,11 +287,6 @@ def _photohead_arrays() -> dict[str, np.ndarray]:
     return arrays
 
 
-def _parser(folder: Path) -> list[Path]:
-    torch.save({"state": {"a": torch.rand(3, 4)}, "description": "{}"}, folder / "parser.pth")
-    return [folder / "parser.pth"]
-
-
 def _description(folder: Path) -> list[Path]:
     """The JSON text inside a checkpoint."""
     path = folder / "description.json"
@@ -325,8 +322,7 @@ FORMATS = (
     Format("similarity .mat", _similarity, load_similarity_landmarks),
     Format("AFLW2000 .mat", _annotation, read_annotation, names_file=False),
     Format("tensors .pth", _tensors, read_tensor_file),
-    Format("training state", _state, load_state),
-    Format("part parser", _parser, load_parser),
+    Format("training state", _state, read_run),
     Format("description", _description, _read_description),
     Format("mesh .obj", _meshes, read_obj),
     Format("points .pts", _pts, read_pts),

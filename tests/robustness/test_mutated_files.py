@@ -11,7 +11,6 @@ SLOW = {
     "head .npz": 8,
     "description": 10,
     "model .npz": 12,
-    "part parser": 12,
     "face_model.npy": 60,
 }
 PER_FORMAT = 160
@@ -34,8 +33,6 @@ def test_mutated_files_are_answered(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", FORMATS, ids=[kind.name for kind in FORMATS])
 def test_sound_files_are_read(tmp_path, kind):
-    if kind.name == "part parser":
-        pytest.skip("its sound file is a network of 10 MB")
     for path in kind.write(tmp_path):
         kind.read(path)
 

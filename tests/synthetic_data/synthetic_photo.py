@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 
-from v3recon.data.regions import polygon_labels
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
+from v3recon.synthetic_data.mesh_labels import polygon_labels
 from v3recon.synthetic_data.source_face import SourceFace, make_source_face
 from v3recon.types import FaceCoeffs
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.io.celebamask import classes_of_labels
 from v3recon.synthetic_data.expressions import edit_expression
-from v3recon.synthetic_data.labels import CLASS_OF_LABEL
 from v3recon.synthetic_data.mask_editing import (
     edit_mask,
     load_generator,
@@ -37,13 +37,13 @@ def test_points_on_a_line_do_not_break_it():
 
 
 def test_no_edit_leaves_the_parts(face):
-    mask = CLASS_OF_LABEL[face.labels]
+    mask = classes_of_labels(face.labels)
     edited = edit_mask(mask, face.points, face.points)
     assert (edited != mask).mean() < 0.01
 
 
 def test_edits_change_the_parts(face, photoface):
-    mask = CLASS_OF_LABEL[face.labels]
+    mask = classes_of_labels(face.labels)
     shut = edit_expression(face, "eyes_closed", photoface, MIRROR, [0]).points
     edited = edit_mask(mask, face.points, shut)
     assert not np.isin(edited, (4, 5)).any() and np.isin(mask, (4, 5)).any()

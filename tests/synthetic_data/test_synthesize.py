@@ -5,13 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from synthetic_photo import mean_mesh, paint_photo
 
 from v3recon.cli.synthesize import main
 from v3recon.data.mesh_detection import stored_detector
-from v3recon.data.part_parser import PartParser, save_parser
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.photo_index import read_photo_index, read_pts
 from v3recon.synthetic_data.manifest import plan_jobs, read_manifest
@@ -48,7 +46,7 @@ def test_expressions_end_to_end(photos, tmp_path, capsys):
     assert status["broken.jpg", "mouth_open"][0] == "skipped"
     report = json.loads((out / "report.json").read_text())
     assert report["written"] == 4 and report["skipped_reasons"]["no face found"] == 2
-    # What prepare needs: index, points, masks and meshes that belong together.
+    # What training needs: index, points, masks and meshes that belong together.
     entries = read_photo_index(out)
     detect = stored_detector([out / "meshes.npz"])
     assert len(entries) == 4
@@ -132,25 +130,6 @@ def test_restart_makes_only_what_is_missing_and_the_same(photos, tmp_path):
     assert run(photos, out, *options) == 0
     assert kept.stat().st_mtime_ns == stamp
     assert [path.read_bytes() for path in written] == before
-
-
-def test_labels_by_the_part_parser(photos, tmp_path, capsys):
-    out, weights = tmp_path / "out", tmp_path / "parser.pth"
-    parser = PartParser()
-    torch.nn.init.zeros_(parser.head.weight)
-    parser.head.bias.data = torch.eye(9)[5].repeat_interleave(4) * 9  # everything is nose
-    save_parser(weights, parser, {})
-    options = ("--kinds", "mouth_open", "--check", "none", "--part-parser", str(weights))
-    assert run(photos, out, *options) == 0
-    for entry in read_photo_index(out):
-        assert entry.mask_from == "parser"
-        labels = read_celebamask(out / entry.mask).labels
-        # All nose, but for the mouth that opened after the photo was parsed.
-        assert labels[48, 48] == 5 and (labels == 5).mean() > 0.3
-        assert set(np.unique(labels)) == {0, 5}
-    options = (*options[:-1], str(out / "report.json"))
-    assert run(photos, tmp_path / "other", *options) == 2
-    assert "parser" in capsys.readouterr().err
 
 
 def test_other_options_do_not_mix(photos, tmp_path, capsys):

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from v3recon.data.profiling import affine_map
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, Closing, edit_expression
+from v3recon.synthetic_data.profiling import affine_map
 from v3recon.synthetic_data.warp import (
     expression_map,
     eye_sheet,

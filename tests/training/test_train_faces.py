@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from synthetic_assets import synthetic_face_model, write_official_assets
 
 from v3recon.cli.train import main
+from v3recon.data.draw_heads import draw_heads
 from v3recon.data.face_samples import NOT_LABELED, FaceBatch
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import load_face_mesh
@@ -21,6 +23,7 @@ from v3recon.fitting.part_targets import part_aims
 from v3recon.geometry.camera import Camera, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
+from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.render.rasterize import rasterize
 from v3recon.training.face_objective import (
     FacePoints,
@@ -83,8 +86,8 @@ def truth_batch(points, count=3):
     estimate = Estimate(coeffs, euler_to_matrix(angle))
     pixels = points.pixels(estimate, points.shape(estimate))
     batch = FaceBatch(
-        image=torch.zeros(count, 3, 8, 8), detected=pixels[:, :468],
-        detected_weight=torch.ones(count, 468), marked=pixels[:, 468:],
+        image=torch.zeros(count, 3, 8, 8), detected=pixels[:, :-68],
+        detected_weight=torch.ones(count, pixels.shape[1] - 68), marked=pixels[:, -68:],
         marked_weight=torch.ones(count, 68), loose=torch.zeros(count),
         curve=torch.zeros(count, 9, 2), curve_weight=torch.zeros(count),
         curve_left=torch.zeros(count, dtype=torch.bool),
@@ -348,3 +351,79 @@ def test_a_run_starts_from_the_weights_of_another(options, model, capsys):
     common += ["--detections", str(options.detections), "--cache", str(options.cache)]
     assert main([str(folder / "4.toml"), *common]) == 1
     assert "input weights is None here" in capsys.readouterr().err
+
+
+def official_run(options, folder, *changes):
+    """A small run on the made-up official model with changes of the recipe's text."""
+    assets = write_official_assets(folder / "assets", networks=())
+    text = SMALL.format(steps=14)
+    for old, new in (("photoface", "bfm"), *changes):
+        assert old in text
+        text = text.replace(old, new)
+    (folder / "bfm.toml").write_text(text)
+    file = assets / "face_model.npy"
+    own = replace(options, out=folder / "run", cache=folder / "cache", face_model_file=file)
+    train(read_recipe(folder / "bfm.toml"), own)
+    return assets, own.out
+
+
+def test_an_official_model_is_learned_too(options, tmp_path, monkeypatch):
+    """Its 68 landmarks stand for the detector's points; the weights reconstruct with its assets."""
+    monkeypatch.setattr("v3recon.training.train_faces._LOG_EVERY", 1)
+    calm = "flip roll_sigma shift color grey noise blur low_resolution jpeg occlude".split()
+    lines = "\n".join(f"{name} = 0.0" for name in calm)
+    assets, out = official_run(
+        options, tmp_path, ("drawn_heads = 4", "drawn_heads = 0\nlearning_rate = 1e-3"),
+        ("steps = 14", "steps = 30"),
+        ("[network]", f'[augment]\nscale = [1.0, 1.0]\n{lines}\n[network]\nbackbone = "mbnetv3"'),
+    )  # fmt: skip
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    points = [line["detected"] + line["marked"] for line in log[:30]]
+    assert points[-1] < 0.5 * points[0]
+    _, said = load_face_regressor(out / WEIGHTS_FILE)
+    assert said.config.backbone == "mbnetv3" and said.face_model == "bfm"
+    model = FaceReconstructor.from_pretrained(
+        assets, weights=out / WEIGHTS_FILE, detector=None, device="cpu"
+    )
+    photo = cv2.imread(str(options.photos / "a" / "0.png"), cv2.IMREAD_COLOR_RGB)
+    (face,) = model(photo)
+    assert face.vertices.shape == (model.model.vertex_count, 3) and face.vertices.isfinite().all()
+    assert face.seg_seen().shape == photo.shape[:2]
+
+
+@pytest.mark.slow
+def test_the_large_network_learns_an_official_model_with_drawn_heads(options, tmp_path):
+    _, out = official_run(
+        options, tmp_path, ("steps = 14", "steps = 2\ndrawn = [[0.0, 0.9]]"),
+        ("[network]", '[network]\nbackbone = "resnet50"'),
+    )  # fmt: skip
+    network, said = load_face_regressor(out / WEIGHTS_FILE)
+    assert said.config.backbone == "resnet50" and network.sizes == (80, 64, 80)
+
+
+def test_points_that_an_official_model_lacks_say_nothing(model):
+    official = synthetic_face_model()
+    points, whole = FacePoints(official), FacePoints(model)
+    assert points.mean.shape == (136, 3) and whole.mean.shape == (536, 3)
+    torch.testing.assert_close(points.mean[:68], points.mean[68:])
+    estimate, batch = truth_batch(points)
+    expected = load_face_mesh().landmarks_68
+    detected = torch.full((3, 468, 2), 1e6)
+    detected[:, expected] = batch.detected
+    batch = replace(batch, detected=detected, detected_weight=torch.ones(3, 468))
+    terms = estimate_terms(estimate, batch, points)
+    assert abs(float(terms["detected"])) < 1e-3 and abs(float(terms["gaps"])) < 1e-3
+    moved = replace(batch, detected=batch.detected + 5)
+    assert float(estimate_terms(estimate, moved, points)["detected"]) > 0.2
+
+
+def test_drawn_heads_of_an_official_model_have_its_landmarks(options):
+    official = synthetic_face_model()
+    files = sorted((options.photos / "a").glob("*.png"))
+    heads = draw_heads(official, files, 2, 0)
+    index = load_face_mesh().landmarks_68
+    np.testing.assert_allclose(heads.detected[:, index], heads.marked, atol=1e-3)
+    others = np.setdiff1d(np.arange(468), index)
+    assert (heads.detected[:, others] == 0).all()
+    low, high = heads.marked.min(1), heads.marked.max(1)
+    assert (low > -40).all() and (high < 264).all() and ((high - low).max(1) > 100).all()

@@ -1,1 +1,1 @@
-"""L0: measured shortcuts of the processor, each with a plain twin that gives the same result."""
+"""Measured shortcuts of the processor, each with a plain twin that gives the same result."""

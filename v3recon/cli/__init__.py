@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "show-face-model": ("v3recon.cli.show_face_model", "contact sheets of a face model"),
     "part-masks": ("v3recon.cli.part_masks", "show, transfer, import, export or vote part masks"),
-    "prepare": ("v3recon.data.prepare", "photographs to training crops and targets"),
+    "prepare": ("v3recon.cli.prepare", "photos to labels that other programs train on"),
     "train": ("v3recon.cli.train", "train a face regressor by a recipe"),
     "evaluate": (
         "v3recon.cli.evaluate",
@@ -38,7 +38,7 @@ COMMANDS = {
     "synthesize": ("v3recon.cli.synthesize", "synthetic expressions and poses with exact labels"),
 }
 
-EXTRAS = {"tyro": "train", "tensorboard": "train", "matplotlib": "train", "mediapipe": "prepare"}
+EXTRAS = {"tyro": "train", "matplotlib": "train", "mediapipe": "prepare"}
 """Library to the extra that installs it."""
 
 

@@ -23,7 +23,6 @@ from v3recon.evaluation.options import (
     IdentityOptions,
     LandmarkOptions,
     PartOptions,
-    ProfiledOptions,
     SkinOptions,
     VisibilityOptions,
 )
@@ -42,7 +41,6 @@ BENCHMARKS: dict[str, tuple[type[EvaluateOptions], str, str]] = {
     "identity": (IdentityOptions, "v3recon.evaluation.identity", "evaluate_identity"),
     "landmarks": (LandmarkOptions, "v3recon.evaluation.landmarks", "evaluate_landmarks"),
     "parts": (PartOptions, "v3recon.evaluation.parts", "evaluate_parts"),
-    "profiled": (ProfiledOptions, "v3recon.evaluation.profiled", "evaluate_profiled"),
     "skin": (SkinOptions, "v3recon.evaluation.skin", "evaluate_skin"),
     "visibility": (VisibilityOptions, "v3recon.evaluation.visibility", "evaluate_visibility"),
 }

@@ -15,7 +15,6 @@ import tyro
 from tqdm import tqdm
 
 from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector, stored_detector
-from v3recon.data.part_parser import load_parser
 from v3recon.face_models.load import load_face_model
 from v3recon.io.atomic import write_text_atomic
 from v3recon.io.json_file import read_json
@@ -59,9 +58,6 @@ class CommonConfig:
     """photoface, or a path to a PhotoFace file."""
     meshes: tuple[Path, ...] = ()
     """Stored detections (.npz with names and pts) instead of MediaPipe."""
-    part_parser: Path | None = None
-    """Weights of the part parser (python -m v3recon.data.part_parser): labels instead of polygons
-    where there is no hand-made mask."""
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
     """Processes."""
     limit: int = 0
@@ -126,7 +122,7 @@ class PosesConfig(CommonConfig):
 
 @dataclass(frozen=True)
 class PublishedConfig:
-    """Write an index of a folder of published synthetic pictures for `v3recon prepare --index`."""
+    """Write an index of a folder of published synthetic pictures for `v3recon train`."""
 
     photos: Path
     """Unpacked archive; the folder above a picture names its kind."""
@@ -185,8 +181,6 @@ def make_options(config: CommonConfig) -> RunOptions:
         stored_detector(list(config.meshes))
     else:
         mediapipe_detector()
-    if config.part_parser is not None:
-        load_parser(config.part_parser)
     kinds: tuple[str, ...] = ()
     check, weights, generator, turns = "none", None, "", TurnRange()
     min_response = MIN_RESPONSE
@@ -217,7 +211,6 @@ def make_options(config: CommonConfig) -> RunOptions:
         weights=weights,
         generator=generator,
         turns=turns,
-        part_parser=config.part_parser,
         shares=shares,
         closing=closing,
     )

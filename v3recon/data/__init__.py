@@ -1,1 +1,1 @@
-"""L3: photographs and targets for training."""
+"""What is learned from: photos and drawn heads as samples; labels of photos for other programs."""

@@ -1,6 +1,6 @@
 """Augmentation of one training sample: what is drawn, the geometry of the crop, the colours.
 
-Geometry is drawn once and composed into a single warp (see `samples.draw_sample`); colours are
+Geometry is drawn once and composed into a single warp (`face_samples.FaceSamples`); colors are
 changed on the small crop. Randomness comes from a `numpy.random.Generator` only.
 """
 

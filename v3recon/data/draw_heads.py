@@ -19,7 +19,7 @@ from tqdm import tqdm
 from v3recon.data.augment import BOX_FACTOR, CROP_SIZE
 from v3recon.decode import decode, posed_normals
 from v3recon.face_models.arkit import ARKIT_NAMES
-from v3recon.face_models.detector_mesh import POINT_COUNT
+from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
 from v3recon.geometry.camera import Camera, project, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
@@ -70,18 +70,24 @@ class DrawnHeads:
         return len(self.image)
 
 
-def detector_surface(model: LinearFaceModel) -> SurfacePoints:
-    """The detector's 468 points on a face model.
+def detected_points(model: LinearFaceModel) -> tuple[np.ndarray, SurfacePoints]:
+    """Which of the detector's 468 points a face model has, and where they are on it.
 
-    Raises:
-        ValueError: if the model does not say where they are.
+    Returns:
+        Their D numbers, and the points: all 468 where the model says where they are, elsewhere, as
+        on official models, those of the 68 landmarks, in iBUG's order.
     """
+    everything = np.arange(POINT_COUNT)
     if model.detector_points is not None:
-        return model.detector_points
-    if model.name != "photoface":  # whose first vertices they are
-        raise ValueError(f"the face model {model.name!r} has no detector points")
-    weights = torch.tensor([1.0, 0.0, 0.0]).repeat(POINT_COUNT, 1)
-    return SurfacePoints(torch.arange(POINT_COUNT)[:, None].repeat(1, 3), weights)
+        return everything, model.detector_points
+    if model.name == "photoface":  # whose first vertices they are
+        return everything, _at_vertices(torch.arange(POINT_COUNT))
+    return load_face_mesh().landmarks_68, _at_vertices(model.landmarks_68)
+
+
+def _at_vertices(index: Tensor) -> SurfacePoints:
+    weights = torch.tensor([1.0, 0.0, 0.0]).repeat(len(index), 1)
+    return SurfacePoints(index[:, None].repeat(1, 3), weights)
 
 
 def random_coeffs(model: LinearFaceModel, count: int, generator: torch.Generator) -> FaceCoeffs:
@@ -180,7 +186,7 @@ def draw_heads(
     """Draw heads; the same for the same arguments.
 
     Args:
-        model: PhotoHead or PhotoFace.
+        model: the face model.
         backgrounds: photos to draw before.
         count: how many.
         seed: of everything random.
@@ -228,7 +234,9 @@ def _draw(
     if hair is not None:
         seen = torch.where(hair.gather(1, owner.flatten(1)).view_as(owner), 9, seen)
     seen = torch.where(fragments.face_id >= 0, seen, 0).to(torch.uint8)[:, 1::4, 1::4]
-    detected = detector_surface(model).of(decoded.points_2d)
+    numbers, surface = detected_points(model)
+    detected = torch.zeros(len(coeffs), POINT_COUNT, 2)  # nobody asks where a model has no points
+    detected[:, numbers] = surface.of(decoded.points_2d)
     truth = torch.cat([coeffs.id, coeffs.exp, coeffs.alb, coeffs.sh], 1)
     result = []
     for k in range(len(coeffs)):

@@ -20,6 +20,7 @@ from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 from v3recon.io.photo_index import (
+    HAND,
     HIDDEN,
     INDEX_NAME,
     SELF_OCCLUDED,
@@ -28,7 +29,7 @@ from v3recon.io.photo_index import (
     read_points,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _PREFIX = "face_"  # numpy's own argument is called `file`
 HIDDEN_WEIGHT = 0.4
 """Weight of marked points whose place the annotators guessed."""
@@ -52,7 +53,7 @@ class FaceTable:
     Attributes:
         file: [N] path relative to the folder.
         source, subject: [N] names.
-        mask: [N] path of a CelebAMask-HQ mask, or "".
+        mask: [N] path of a CelebAMask-HQ mask that people drew, or "".
         detected: [N, 468, 2] float32.
         detected_weight: [N, 468] float32.
         marked: [N, 68, 2] float32, iBUG's order.
@@ -187,7 +188,7 @@ def _row(photos: Path, entry: PhotoEntry, found: np.ndarray | None) -> dict | No
         "file": np.array(entry.file),
         "source": np.array(entry.source),
         "subject": np.array(f"{entry.source}/{entry.subject}"),
-        "mask": np.array(entry.mask),
+        "mask": np.array(entry.mask if entry.mask_from == HAND else ""),
         "detected": detected.astype(np.float32),
         "detected_weight": detected_weight.astype(np.float32),
         "marked": marked.astype(np.float32),

@@ -1,11 +1,8 @@
-"""Where the 468 points of a photo come from: MediaPipe, stored detections, or any command."""
+"""Where the 468 points of a photo come from: MediaPipe or stored detections."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,7 +14,6 @@ from v3recon.io.atomic import replace_on_success
 
 MeshDetector = Callable[[Path, str, np.ndarray], list[np.ndarray]]
 """(path, file name, [H, W, 3] uint8 RGB) -> meshes [468, 3], pixels, z toward the camera."""
-COMMAND_TIMEOUT = 120
 
 
 class NoMeshDetectorError(ValueError):
@@ -36,7 +32,7 @@ def mediapipe_detector(max_faces: int = 4) -> MeshDetector:
     except ImportError as error:
         raise NoMeshDetectorError(
             "mediapipe is not installed: pip install --no-deps -r requirements-nodeps.txt;"
-            " or give detections with --meshes FILE.npz or --landmarks-command COMMAND"
+            " or give stored detections with --meshes FILE.npz"
         ) from error
     network = face_mesh.FaceMesh(
         static_image_mode=True, refine_landmarks=True, max_num_faces=max_faces
@@ -97,43 +93,3 @@ def store_detections(path: Path, names: Sequence[str], points: Sequence[np.ndarr
             names=np.array(names, dtype=np.str_),
             pts=np.array(points, np.float32).reshape(len(points), POINT_COUNT, 3),
         )
-
-
-def command_detector(command: str) -> MeshDetector:
-    """Detections by any program.
-
-    Args:
-        command: with the fields {photo} and {points}; for each photo it must write a text file
-            {points} with 468 lines "x y z" per face (pixels, first pixel 0, z toward the
-            camera), or nothing when there is no face.
-    """
-    if "{photo}" not in command or "{points}" not in command:
-        raise ValueError(f"--landmarks-command needs {{photo}} and {{points}}: {command!r}")
-
-    def detect(path: Path, file: str, image: np.ndarray) -> list[np.ndarray]:
-        with tempfile.TemporaryDirectory() as folder:
-            points_path = Path(folder) / "points.txt"
-            words = [
-                word.format(photo=path.resolve(), points=points_path)
-                for word in shlex.split(command)
-            ]
-            try:
-                done = subprocess.run(
-                    words, capture_output=True, text=True, timeout=COMMAND_TIMEOUT, check=False
-                )
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise ValueError(f"the landmarks command failed ({error})") from error
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise ValueError(f"the landmarks command ended with {done.returncode}: {last}")
-            if not points_path.is_file() or not points_path.read_text().strip():
-                return []
-            points = np.loadtxt(points_path, ndmin=2)
-        if points.shape[1] != 3 or len(points) % POINT_COUNT:
-            raise ValueError(
-                f"the landmarks command wrote {points.shape[0]} x {points.shape[1]} numbers,"
-                f" not a multiple of {POINT_COUNT} lines 'x y z'"
-            )
-        return list(points.reshape(-1, POINT_COUNT, 3))
-
-    return detect

@@ -1,1 +1,1 @@
-"""L2: finding and aligning faces."""
+"""Finding and aligning faces."""

@@ -1,1 +1,1 @@
-"""L4: benchmarks and their protocols."""
+"""Benchmarks and their protocols."""

@@ -97,30 +97,6 @@ class PartOptions(EvaluateOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProfiledOptions(EvaluateOptions):
-    """Prepared photos turned to 60 to 90 degrees of yaw: normalised mean error of 68 points."""
-
-    prepared: Path
-    """Folder that v3recon prepare has written."""
-    split: Literal["train", "val"] = "val"
-    """Which of its photos."""
-    yaw: tuple[float, float] = (60.0, 90.0)
-    """Range of |yaw| to which photos are turned, degrees."""
-    size: int = 320
-    """Side of the turned picture, 2.4 times the face's box, pixels."""
-    seed: int = 0
-    """Of the yaws."""
-    teacher: bool = False
-    """Also score MediaPipe's own points on the same pictures."""
-
-    def __post_init__(self) -> None:
-        """Raise ValueError for numbers out of range."""
-        super().__post_init__()
-        if not 0 <= self.yaw[0] <= self.yaw[1] <= 95 or self.size < 64:
-            raise ValueError("--yaw must be an increasing pair in 0…95, --size at least 64")
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExpressionOptions(EvaluateOptions):
     """Closed eyes and open mouths: opening errors, share of synthetic changes that is read."""
 

@@ -1,1 +1,1 @@
-"""L1: morphable face models."""
+"""Morphable face models."""

@@ -15,9 +15,6 @@ CHIN_LINE = 16
 CONTOUR_68 = slice(0, 33, 2)
 """Every other point of the 33-point contour is a point of the 17-point jaw of the 68 set."""
 
-NOSE_TIP_68 = 30
-"""The tip of the nose among the 68 points."""
-
 INNER_51 = slice(17, 68)
 """Of the 68 points: brows, nose, eyes and mouth, those without the jaw."""
 

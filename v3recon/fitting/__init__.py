@@ -1,1 +1,1 @@
-"""L3: fitting a model to observations."""
+"""Fitting a model to observations."""

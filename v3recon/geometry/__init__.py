@@ -1,1 +1,1 @@
-"""L0: geometry on tensors; imports torch only."""
+"""Geometry on tensors; imports torch only."""

@@ -1,1 +1,1 @@
-"""L1: files in and out."""
+"""Files in and out."""

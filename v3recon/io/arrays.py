@@ -50,26 +50,6 @@ def read_npy(path: str | Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from None
 
 
-def map_npy(path: str | Path) -> np.ndarray:
-    """Map one array of numbers read-only; its values stay on disk.
-
-    Raises:
-        ValueError: naming the file, if it is missing, damaged or of another format.
-    """
-    path = _existing(path)
-    try:
-        with path.open("rb") as file:
-            dtype, shape, order = _read_header(file)
-            start = file.tell()
-        if math.prod(shape) * dtype.itemsize > path.stat().st_size - start:
-            raise _MalformedError(f"ends before its array {shape} does")
-        if not math.prod(shape):  # nothing cannot be mapped
-            return np.zeros(shape, dtype)
-        return np.memmap(path, dtype, "r", start, shape, order)
-    except (_MalformedError, OSError) as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
 def read_npz(
     path: str | Path, keys: Iterable[str] | None = None, *, max_bytes: int = MAX_BYTES
 ) -> dict[str, np.ndarray]:

@@ -52,6 +52,8 @@ _EYES, _BROWS, _EARS = (
 _LOWER = tuple(CLASS_NAMES.index(name) for name in ("nose", "up_lip", "down_lip"))
 _LABEL_TABLE = np.zeros(len(CLASS_NAMES), np.uint8)
 _LABEL_TABLE[list(CELEBAMASK_TO_LABEL)] = list(CELEBAMASK_TO_LABEL.values())
+_CLASS_TABLE = np.zeros(len(LABEL_TO_CELEBAMASK) + 1, np.uint8)
+_CLASS_TABLE[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,11 @@ def labels_from_celebamask(classes: np.ndarray) -> np.ndarray:
     """
     _check(classes)
     return _LABEL_TABLE[classes]
+
+
+def classes_of_labels(labels: np.ndarray) -> np.ndarray:
+    """CelebAMask-HQ classes [H, W] uint8 of part labels [H, W] 0…8; 0 is background."""
+    return _CLASS_TABLE[labels]
 
 
 def repair_sides(labels: np.ndarray) -> np.ndarray:

@@ -8,8 +8,25 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from v3recon.io.atomic import replace_on_success
 from v3recon.io.images import MAX_PIXELS
 from v3recon.io.messages import one_line
+
+PALETTE = (
+    *((0, 0, 0), (204, 0, 0), (76, 153, 0), (204, 204, 0), (51, 51, 255), (204, 0, 204)),
+    *((0, 255, 255), (255, 204, 204), (102, 51, 0), (255, 0, 0), (102, 204, 0), (255, 255, 0)),
+    *((0, 0, 153), (0, 0, 204), (255, 51, 153), (0, 204, 204), (0, 51, 0), (255, 153, 51)),
+    (0, 204, 0),
+)
+"""Colors of label pictures, by value."""
+
+
+def write_label_picture(path: str | Path, classes: np.ndarray) -> None:
+    """Write classes [H, W] uint8 as a palette PNG, whole or not at all; its folder exists."""
+    picture = Image.fromarray(classes)
+    picture.putpalette(np.array(PALETTE, np.uint8).tobytes())
+    with replace_on_success(path) as temporary:
+        picture.save(temporary, "PNG")
 
 
 def read_label_picture(path: str | Path) -> np.ndarray:

@@ -24,7 +24,8 @@ from v3recon.io.tables import read_table
 
 INDEX_NAME = "index.csv"
 SPLITS = ("train", "val", "test")
-MASK_ORIGINS: tuple[str, ...] = ("hand", "polygons", "parser")
+HAND = "hand"
+MASK_ORIGINS: tuple[str, ...] = (HAND, "polygons", "parser")
 """What masks are made from: people; polygons of detected contours; a network."""
 
 TEST_SHARE = MappingProxyType(
@@ -62,7 +63,7 @@ class PhotoEntry:
     split: str
     landmarks: str = ""
     mask: str = ""
-    mask_from: str = "hand"
+    mask_from: str = HAND
 
 
 @dataclass(frozen=True)
@@ -292,7 +293,7 @@ def _read_rows(index: Path) -> list[PhotoEntry]:
         split = row.get("split") or "train"
         if split not in SPLITS:
             raise ValueError(f"{where}: split {one_line(split)!r} is not train, val or test")
-        origin = row.get("mask_from") or "hand"
+        origin = row.get("mask_from") or HAND
         if origin not in MASK_ORIGINS:
             raise ValueError(f"{where}: mask_from {one_line(origin)!r} is unknown")
         source = row.get("source") or _source(PurePosixPath(file))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from v3recon.io.atomic import replace_on_success
 
 _MAX_BYTES = 1 << 28
 _BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -37,6 +40,27 @@ def read_table(path: str | Path) -> list[dict[str, str]]:
         raise ValueError(f"{path}: not text in UTF-8; save it as CSV UTF-8") from None
     except (OSError, csv.Error) as error:
         raise ValueError(f"{path}: not a readable CSV file ({error})") from None
+
+
+def write_table(
+    path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, str]]
+) -> None:
+    """Write a CSV file with a line of column names, whole or not at all; its folder exists.
+
+    Bytes of file names that no UTF-8 can hold are escaped.
+
+    Args:
+        path: the file.
+        columns: names, in their order.
+        rows: cells by column; those that a row lacks are empty.
+    """
+    with (
+        replace_on_success(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
+    ):
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([row.get(column, "") for column in columns] for row in rows)
 
 
 def _rows(text: str) -> list[dict[str, str]]:

@@ -1,1 +1,1 @@
-"""L2: losses as pure functions."""
+"""Losses as pure functions."""

@@ -1,1 +1,1 @@
-"""L2: regressors and their checkpoints."""
+"""Regressors and their checkpoints."""

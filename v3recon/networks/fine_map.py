@@ -17,8 +17,6 @@ from v3recon.networks.feature_pyramid import FeaturePyramid
 
 CLASSES = 9
 """Nothing, and the eight parts of `face_models.parts`."""
-CLASS_WEIGHTS = (0.6, 2.0, 2.0, 2.0, 2.0, 1.0, 2.0, 2.0, 0.6)
-"""Their weights where pixels are compared with masks: lips, brows and eyes are few."""
 STRIDES = (2, 4, 8, 16, 32)
 """Levels of a backbone that are read."""
 FEATURES = 16

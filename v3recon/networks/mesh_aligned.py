@@ -221,11 +221,6 @@ class CloseUps(nn.Module):
         return shape, pose, trans
 
 
-def last_linear(step: nn.Module) -> nn.Linear:
-    """The layer of a step that gives corrections."""
-    return cast(nn.Linear, cast(nn.Sequential, step)[-1])
-
-
 def _add(
     change: Tensor, shape: Tensor, pose: Tensor, trans: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -238,7 +233,8 @@ def _add(
 def _zero_step(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """What was read to a correction, which is 0 until it is trained."""
     step = nn.Sequential(nn.Linear(inputs, hidden), nn.Hardswish(), nn.Linear(hidden, outputs))
-    last = last_linear(step)
+    last = step[-1]
+    assert isinstance(last, nn.Linear)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return step

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad
+from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from v3recon.geometry.rotation import euler_to_matrix, matrix_to_euler, rotation_6d_to_matrix
@@ -109,9 +109,9 @@ class Regressor(nn.Module):
     def _add_corrections(self, corrections: int, closeups: int, fine_closeups: int) -> None:
         """Build what corrects the estimate, and choose the feature maps that it reads."""
         if closeups and not corrections:
-            raise ValueError("close-ups need corrections before them; add --corrections N")
+            raise ValueError("close-ups need corrections before them")
         if fine_closeups and not closeups:
-            raise ValueError("fine close-ups need close-ups before them; add --closeups N")
+            raise ValueError("fine close-ups need close-ups before them")
         shape_size, size = sum(self.sizes[:2]), ROTATIONS[self.rotation]
         if corrections:
             self._levels, widths = feature_levels(self.backbone)
@@ -132,12 +132,6 @@ class Regressor(nn.Module):
     def corrections(self) -> int:
         """How often the estimate is corrected."""
         return 0 if self.aligned is None else len(self.aligned.steps)
-
-    @property
-    def correctors(self) -> list[nn.Module]:
-        """The parts that correct the estimate, those it has."""
-        parts = (self.aligned, self.near, self.fine_map, self.nearest)
-        return [part for part in parts if part is not None]
 
     @property
     def closeups(self) -> int:
@@ -201,31 +195,17 @@ class Regressor(nn.Module):
         Returns:
             The coefficients, and rotation [B, 3, 3] that acts on row vectors.
         """
-        return self.predict_with_parts(image)[:2]
+        coeffs, rotation = self._split(image)
+        return coeffs, euler_to_matrix(coeffs.angle) if rotation is None else rotation
 
-    def predict_with_parts(self, image: Tensor) -> tuple[FaceCoeffs, Tensor, Tensor | None]:
-        """`predict`, and the parts that the fine map names on the way.
-
-        Args:
-            image: [B, 3, S, S] RGB in 0…1.
-
-        Returns:
-            The coefficients, rotation [B, 3, 3], and logits [B, 9, S / 2, S / 2] of the parts
-            (class 0 is nothing); None without a fine map.
-        """
-        coeffs, rotation, logits = self._split(image)
-        rotation = euler_to_matrix(coeffs.angle) if rotation is None else rotation
-        return coeffs, rotation, logits
-
-    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None, Tensor | None]:
+    def _split(self, image: Tensor) -> tuple[FaceCoeffs, Tensor | None]:
         features, finer = self._features(image)
         fine = None if self.fine_map is None else self.fine_map(image, finer)
         # Half a pixel is 1/400 of an axis: what leaves the backbone is read in full precision.
         with torch.autocast(image.device.type, enabled=False):
             finer = [level.to(image.dtype) for level in finer]
             fine = None if fine is None else fine.to(image.dtype)
-            coeffs, rotation = self._read(features.to(image.dtype), finer, fine)
-        return coeffs, rotation, None if fine is None else fine[:, FEATURES:]
+            return self._read(features.to(image.dtype), finer, fine)
 
     def _read(
         self, features: Tensor, finer: list[Tensor], fine: Tensor | None
@@ -258,37 +238,6 @@ def _spatial_reader(width: int) -> nn.Sequential:
         nn.BatchNorm2d(SPATIAL_CHANNELS),
         nn.Hardswish(),
     )
-
-
-@torch.no_grad()
-def start_from(regressor: Regressor, narrow: Regressor) -> None:
-    """Start a regressor from one with fewer parts: the same coefficients come out.
-
-    Args:
-        regressor: its backbone and heads are overwritten. Where it has spatial pooling,
-            corrections or close-ups (fine ones too) and the other has not, they change nothing
-            until they are trained.
-        narrow: the same backbone, sizes and rotation, and no part that `regressor` lacks.
-
-    Raises:
-        ValueError: if `narrow` has spatial pooling, corrections or close-ups that `regressor`
-            lacks.
-    """
-    if narrow.pooling == "spatial" and regressor.pooling == "mean":
-        raise ValueError("it has spatial pooling; add --pooling spatial")
-    if narrow.corrections not in (0, regressor.corrections):
-        raise ValueError(f"it corrects itself; add --corrections {narrow.corrections}")
-    if narrow.near is not None and regressor.near is None:
-        raise ValueError(f"it has close-ups; add --closeups {narrow.closeups}")
-    if narrow.nearest is not None and regressor.nearest is None:
-        raise ValueError(f"it has fine close-ups; add --fine-closeups {narrow.fine_closeups}")
-    weights = narrow.state_dict()
-    for key, value in regressor.final_layers.state_dict(prefix="final_layers.").items():
-        if key.endswith("weight"):  # what the heads see besides counts 0 for now
-            added = value.shape[1] - weights[key].shape[1]
-            weights[key] = pad(weights[key], (0, 0, 0, 0, 0, added))
-    # Not strict: `narrow` may lack the spatial reader and the corrections.
-    regressor.load_state_dict(weights, strict=False)
 
 
 def make_backbone(name: str) -> tuple[nn.Module, int]:

@@ -1,1 +1,1 @@
-"""L4: photos to faces, and what a face is made into: parts, textures, files, sheets."""
+"""Photos to faces, and what a face is made into: parts, textures, files, sheets."""

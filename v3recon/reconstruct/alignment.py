@@ -17,9 +17,9 @@ from v3recon.render.visibility import visible_vertices
 
 @dataclass(frozen=True)
 class DensePose:
-    """Similarity from the mean face to all vertices in the photo (PRNet, section 4).
+    """Similarity from a head to all vertices in the photo (PRNet, section 4).
 
-    Row vectors: (x, -y, z) = scale * mean @ rotation + translation, photo pixels with y up.
+    Row vectors: (x, -y, z) = scale * head @ rotation + translation, photo pixels with y up.
 
     Attributes:
         scale: [N] photo pixels per decimeter.
@@ -73,14 +73,16 @@ def visible_in_photo(face: Face, appearance: Appearance, raster: PhotoRaster) ->
     return visible | (others & (face.model.part_labels == 0))
 
 
-def dense_pose(faces: Faces) -> DensePose:
+def dense_pose(faces: Faces, heads: Tensor | None = None) -> DensePose:
     """Pose of faces from all of their vertices, expressions and all.
 
     Args:
         faces: N faces.
+        heads: [N, V, 3] unposed heads that are posed, decimeters; default the mean face.
     """
-    mean, points = faces.model.mean_vertices(), points_photo_3d(faces).double()
+    heads = faces.model.mean_vertices() if heads is None else heads
+    points = points_photo_3d(faces).double()
     up = points * points.new_tensor([1.0, -1.0, 1.0])
-    scale, rotation, translation = solve_similarity(mean.double().expand_as(up), up)
+    scale, rotation, translation = solve_similarity(heads.double().expand_as(up), up)
     degrees = torch.rad2deg(matrix_to_euler(rotation))
     return DensePose(scale.float(), rotation.float(), translation.float(), degrees.float())

@@ -1,1 +1,1 @@
-"""L1: rasterisation and shading."""
+"""Rasterisation and shading."""

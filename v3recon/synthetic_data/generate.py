@@ -8,7 +8,7 @@ import multiprocessing
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,6 @@ from v3recon.data.mesh_detection import (
     mediapipe_detector,
     stored_detector,
 )
-from v3recon.data.part_parser import PartParser, load_parser, parse_record
-from v3recon.data.regions import choose_mesh
-from v3recon.data.samples import LABELS_NONE, FaceRecord
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
@@ -37,6 +34,7 @@ from v3recon.synthetic_data.interior import paint
 from v3recon.synthetic_data.labels import Labels, make_labels, matrix_to_picture, mesh_to_picture
 from v3recon.synthetic_data.manifest import REFUSED, SKIPPED, WRITTEN, Job, write_jpg, write_picture
 from v3recon.synthetic_data.mask_editing import edit_mask, load_generator, run_generator
+from v3recon.synthetic_data.mesh_labels import choose_mesh
 from v3recon.synthetic_data.poses import TurnRange, turn_face
 from v3recon.synthetic_data.quality import (
     Quality,
@@ -78,7 +76,6 @@ class RunOptions:
         weights: of the regressor that checks.
         generator: "module:function", or "".
         turns: yaw and pitch ranges of poses.
-        part_parser: weights of the part parser for photos without a hand-made mask, or None.
         shares: of each kind; a photo's `per_photo` kinds are drawn by them. Empty: all kinds.
         closing: how far eyes close.
     """
@@ -97,7 +94,6 @@ class RunOptions:
     weights: Path | None
     generator: str
     turns: TurnRange
-    part_parser: Path | None = None
     shares: tuple[float, ...] = ()
     closing: Closing = CLOSED
 
@@ -105,9 +101,8 @@ class RunOptions:
         """Hash of everything that changes the pictures."""
         content = {**asdict(self), "format": FORMAT}
         del content["photos"], content["out"]
-        for name in ("weights", "part_parser"):
-            if content[name] is not None:
-                content[name] = hashlib.sha256(content[name].read_bytes()).hexdigest()
+        if self.weights is not None:
+            content["weights"] = hashlib.sha256(self.weights.read_bytes()).hexdigest()
         return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
@@ -128,12 +123,6 @@ class Worker:
         if self.options.meshes:
             return stored_detector(list(self.options.meshes))
         return mediapipe_detector()
-
-    @cached_property
-    def parser(self) -> PartParser | None:
-        """Gives labels where no mask is hand-made."""
-        path = self.options.part_parser
-        return None if path is None else load_parser(path)
 
     @cached_property
     def reader(self) -> StateReader | None:
@@ -185,7 +174,7 @@ class Worker:
         mesh = choose_mesh(meshes, hand, mask, image.shape)
         if mesh is None:
             raise SkippedPhotoError("no face found" if not meshes else "no face fits the labels")
-        face = make_source_face(
+        return make_source_face(
             image,
             mesh,
             self.model,
@@ -195,7 +184,6 @@ class Worker:
             classes=classes,
             turned=not self.options.kinds,
         )
-        return face if classes is not None or self.parser is None else parse_face(face, self.parser)
 
     def _expression(
         self,
@@ -280,10 +268,9 @@ class Worker:
     def _origins(self, face: SourceFace) -> dict[str, str]:
         """What the 68 points and the mask were made from."""
         by_hand = face.landmarks_68 is not None and bool(self.options.kinds)
-        drawn = "polygons" if self.parser is None else "parser"
         return {
             "landmarks_from": "hand" if by_hand else "mesh",
-            "mask_from": drawn if face.classes is None else "hand",
+            "mask_from": "polygons" if face.classes is None else "hand",
         }
 
     def _record(
@@ -299,23 +286,6 @@ class Worker:
             "status": status,
             "reason": reason,
         }
-
-
-def parse_face(face: SourceFace, parser: PartParser) -> SourceFace:
-    """The face with the part parser's labels instead of polygons."""
-    side = face.canvas.shape[0]
-    record = FaceRecord(
-        image=shrink(face.canvas),
-        points=mesh_to_picture(face.points),
-        landmarks_68=np.full((68, 3), np.nan),
-        labels=None,
-        labels_source=LABELS_NONE,
-        pose=face.pose,
-        source=0,
-        name="",
-    )
-    labels = parse_record(parser, record)
-    return replace(face, labels=cv2.resize(labels, (side, side), interpolation=cv2.INTER_NEAREST))
 
 
 def make_expression(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from v3recon.data.profiling import draw_sheet
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, EditedFace
+from v3recon.synthetic_data.profiling import draw_sheet
 from v3recon.synthetic_data.source_face import CHEEKS, SourceFace
 from v3recon.synthetic_data.warp import (
     eye_outline,

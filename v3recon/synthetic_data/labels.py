@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.profiling import affine_map, sample_labels
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.landmarks import (
     march_contour,
@@ -23,7 +22,7 @@ from v3recon.face_models.parts import (
     SKIN_LABEL,
 )
 from v3recon.geometry.camera import Camera, to_clip
-from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, labels_from_celebamask
+from v3recon.io.celebamask import LABEL_TO_CELEBAMASK, classes_of_labels, labels_from_celebamask
 from v3recon.render.rasterize import rasterize
 from v3recon.synthetic_data.expressions import (
     EYE_CORNERS,
@@ -34,6 +33,7 @@ from v3recon.synthetic_data.expressions import (
     side_ids,
 )
 from v3recon.synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
+from v3recon.synthetic_data.profiling import affine_map, sample_labels
 from v3recon.synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
 from v3recon.synthetic_data.warp import (
     eye_outline,
@@ -45,9 +45,6 @@ from v3recon.synthetic_data.warp import (
 from v3recon.types import Decoded, FaceCoeffs
 
 SETS = ("68", "106", "134")
-CLASS_OF_LABEL = np.zeros(9, np.uint8)
-CLASS_OF_LABEL[list(LABEL_TO_CELEBAMASK)] = list(LABEL_TO_CELEBAMASK.values())
-"""CelebAMask-HQ class of each part label."""
 SKIN_CLASS = LABEL_TO_CELEBAMASK[SKIN_LABEL]
 DEPTH_TOLERANCE = 0.05
 """A point hidden by less than this, decimetres, still counts as seen."""
@@ -213,7 +210,7 @@ def _warp_labels(
     """Part labels and classes of the picture."""
     side = face.canvas.shape[0]
     x, y = np.ascontiguousarray(np.round(source_map).astype(np.float32).transpose(2, 0, 1))
-    classes = CLASS_OF_LABEL[face.labels] if face.classes is None else face.classes
+    classes = classes_of_labels(face.labels) if face.classes is None else face.classes
     moved = cv2.remap(
         classes, x, y, cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )

@@ -1,8 +1,7 @@
-"""What a run has written: one line a picture, and the files that `v3recon prepare` reads."""
+"""What a run has written: one line a picture, and the files that `v3recon train` reads."""
 
 from __future__ import annotations
 
-import csv
 import json
 import zlib
 from collections import Counter
@@ -17,19 +16,14 @@ from PIL import Image
 from v3recon.data.mesh_detection import store_detections
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success, write_text_atomic
+from v3recon.io.label_pictures import write_label_picture
 from v3recon.io.photo_index import PhotoEntry, read_photo_index
+from v3recon.io.tables import write_table
 from v3recon.synthetic_data.labels import Labels
 
 INDEX_COLUMNS = ("file", "source", "subject", "split", "landmarks", "mask", "mask_from")
 WRITTEN, REFUSED, SKIPPED = "written", "refused", "skipped"
 """Picture and labels exist; the quality filter refused it; it could not be made."""
-PALETTE = (
-    *((0, 0, 0), (204, 0, 0), (76, 153, 0), (204, 204, 0), (51, 51, 255), (204, 0, 204)),
-    *((0, 255, 255), (255, 204, 204), (102, 51, 0), (255, 0, 0), (102, 204, 0), (255, 255, 0)),
-    *((0, 0, 153), (0, 0, 204), (255, 51, 153), (0, 204, 204), (0, 51, 0), (255, 153, 51)),
-    (0, 204, 0),
-)
-"""Colours of the label pictures, by value."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +78,8 @@ def write_picture(out: Path, kind: str, name: str, picture: np.ndarray, labels: 
     write_text_atomic(
         out / paths["landmarks"], f"version: 1\nn_points: {len(points)}\n{{\n{lines}\n}}\n"
     )
-    write_label_png(out / paths["mask"], labels.classes)
-    write_label_png(out / paths["parts"], labels.parts)
+    write_label_picture(out / paths["mask"], labels.classes)
+    write_label_picture(out / paths["parts"], labels.parts)
     arrays: dict[str, Any] = {}
     for name, points in labels.landmarks.items():
         arrays[f"landmarks_{name}"] = points.astype(np.float32)
@@ -109,14 +103,6 @@ def write_jpg(path: Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(temporary, quality=95, subsampling=0)
 
 
-def write_label_png(path: Path, labels: np.ndarray) -> None:
-    """A palette PNG whose values are the labels [H, W] uint8."""
-    picture = Image.fromarray(labels)
-    picture.putpalette(np.array(PALETTE, np.uint8).tobytes())
-    with replace_on_success(path) as temporary:
-        picture.save(temporary)
-
-
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
     """A JSON-lines file."""
     write_text_atomic(path, "".join(json.dumps(record) + "\n" for record in records))
@@ -138,9 +124,10 @@ def read_manifest(path: Path) -> Iterator[dict[str, Any]]:
 def finish(out: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Write manifest, index, meshes and report of a run.
 
-    `v3recon prepare --photos OUT --meshes OUT/meshes.npz` then reads the pictures with their exact
-    labels; without `--meshes` it detects the faces again. The index names 68 points only where
-    the photo's were hand-made: everywhere else the mesh says the same, and says more.
+    `v3recon train RECIPE --photos OUT --detections OUT/meshes.npz` then learns from the pictures
+    with their exact labels; without `--detections` it detects the faces again. The index names 68
+    points only where the photo's were hand-made: everywhere else the mesh says the same, and says
+    more.
 
     Args:
         out: folder of the run.
@@ -219,8 +206,5 @@ def read_published(folder: Path) -> list[dict[str, str]]:
 
 
 def write_index(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """An index in the format of `v3recon prepare --index`."""
-    with replace_on_success(path) as temporary, temporary.open("w", newline="") as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(INDEX_COLUMNS)
-        table.writerows([row[column] for column in INDEX_COLUMNS] for row in rows)
+    """An index of photos as `io.photo_index` reads it."""
+    write_table(path, INDEX_COLUMNS, rows)

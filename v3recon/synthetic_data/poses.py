@@ -8,12 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.data.profiling import build_sheet, profile_map, turn_sheet
 from v3recon.decode import decode
 from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera
+from v3recon.synthetic_data.profiling import build_sheet, profile_map, turn_sheet
 from v3recon.synthetic_data.source_face import SkippedPhotoError, SourceFace
 from v3recon.types import Decoded, FaceCoeffs
 
@@ -81,7 +81,7 @@ def turn_face(
     yaw = side * rng.uniform(low, high)
     pitch = own_pitch + np.radians(rng.uniform(*turns.pitch))
     sheet = build_sheet(face.points, float(rng.uniform(0.6, 1.0)))
-    turned, _ = turn_sheet(sheet, face.pose, yaw, pitch, np.zeros((0, 3)))
+    turned = turn_sheet(sheet, face.pose, yaw, pitch)
     points = turned[:POINT_COUNT]
     source_map = profile_map(sheet, turned, np.eye(2, 3), face.canvas.shape[0])
     linear = np.linalg.inv(face.crop_to_canvas[:, :2])

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from v3recon.data.augment import Placement, crop_matrix
-from v3recon.data.regions import polygon_labels, repair_sides_by_mesh
 from v3recon.decode import decode
 from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
@@ -18,6 +17,7 @@ from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera
 from v3recon.io.celebamask import labels_from_celebamask
+from v3recon.synthetic_data.mesh_labels import polygon_labels, repair_sides_by_mesh
 from v3recon.types import Decoded, FaceCoeffs
 
 OVERSAMPLING = 2

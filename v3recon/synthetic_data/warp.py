@@ -7,9 +7,9 @@ from functools import cache
 import cv2
 import numpy as np
 
-from v3recon.data.profiling import affine_map, build_sheet, draw_sheet, sheet_topology
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.synthetic_data.expressions import LOWER_LOOP, UPPER_LOOP, side_ids
+from v3recon.synthetic_data.profiling import affine_map, build_sheet, draw_sheet, sheet_topology
 
 RING_FOLLOW = (0.9, 0.62, 0.3, 0.0)
 """Share of the outline's displacement that each background ring follows."""

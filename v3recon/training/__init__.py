@@ -1,1 +1,1 @@
-"""L4: pieces of the training loop."""
+"""The training loop: recipe, objective, state of a run."""

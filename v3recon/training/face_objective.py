@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from v3recon.data.augment import CROP_SIZE
-from v3recon.data.draw_heads import detector_surface
+from v3recon.data.draw_heads import detected_points
 from v3recon.data.face_samples import NOT_LABELED, FaceBatch
-from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.fitting.part_targets import PART_WEIGHTS, crop_anchors, names_parts, part_points
@@ -84,10 +85,18 @@ class FaceWeights:
 
 
 class FacePoints(nn.Module):
-    """Mean and modes of the points that losses compare: 468 detected ones, then the 68."""
+    """Mean and modes of the points that losses compare: D detected ones, then the 68.
+
+    Attributes:
+        mean, basis: [D + 68, 3] and [D + 68, 3, K].
+        detected: [D] numbers of the detector's points that the face model has (`detected_points`).
+        detected_68: [68] places among these D of those that are landmarks, iBUG's order.
+    """
 
     mean: Tensor
     basis: Tensor
+    detected: Tensor
+    detected_68: Tensor
     bounds: Tensor
     sigma: Tensor
     contour_lines: Tensor
@@ -99,17 +108,17 @@ class FacePoints(nn.Module):
     part_normals: Tensor
 
     def __init__(self, model: LinearFaceModel) -> None:
-        """Take them from a face model.
-
-        Raises:
-            ValueError: if it does not say where the detector's points are.
-        """
+        """Take them from a face model."""
         super().__init__()
-        detected = model.shape_basis_of(detector_surface(model))
+        numbers, surface = detected_points(model)
+        places = np.full(POINT_COUNT, -1)
+        places[numbers] = np.arange(len(numbers))
+        self.register_buffer("detected", torch.from_numpy(numbers))
+        self.register_buffer("detected_68", torch.from_numpy(places[load_face_mesh().landmarks_68]))
+        detected = model.shape_basis_of(surface)
         marked = model.shape_basis_at(model.landmarks_68)
         self.register_buffer("mean", torch.cat([detected[0], marked[0]]))
         self.register_buffer("basis", torch.cat([detected[1], marked[1]]))
-        self.detected_count = len(detected[0])
         bounds = model.exp_bounds
         if bounds is None:
             bounds = torch.tensor([-torch.inf, torch.inf]).repeat(model.sizes[1], 1)
@@ -159,12 +168,12 @@ class FacePoints(nn.Module):
         self.register_buffer("part_basis", basis)
 
     def shape(self, estimate: Estimate) -> Tensor:
-        """Unposed points [B, 536, 3], decimetres."""
+        """Unposed points [B, D + 68, 3], decimetres."""
         code = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
         return self.mean + (code @ self.basis.flatten(0, 1).T).unflatten(1, self.mean.shape)
 
     def pixels(self, estimate: Estimate, shape: Tensor) -> Tensor:
-        """Where they are in the crop, [B, 536, 2]."""
+        """Where they are in the crop, [B, D + 68, 2]."""
         posed = shape @ estimate.rotation + estimate.coeffs.trans[:, None]
         return project(posed, Camera())
 
@@ -204,7 +213,11 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
     """Unweighted terms of one estimate; names are those of `FaceWeights`."""
     shape = points.shape(estimate)
     pixels = points.pixels(estimate, shape)
-    detected, marked = pixels[:, : points.detected_count], pixels[:, points.detected_count :]
+    detected, marked = pixels.split([len(points.detected), 68], 1)
+    found, found_weight = (
+        batch.detected[:, points.detected],
+        batch.detected_weight[:, points.detected],
+    )
     target = batch.marked + loose_shift(marked, batch)[:, None]
     marked_weight = batch.marked_weight.clone()
     marked_weight[:, JAW] *= JAW_WEIGHT
@@ -217,9 +230,9 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
     over = (exp - points.bounds[:, 1]).clamp(min=0) + (points.bounds[:, 0] - exp).clamp(min=0)
     real = 1 - batch.truth_weight
     return {
-        "detected": point_loss(detected - batch.detected, batch.detected_weight * beside[:, None]),
+        "detected": point_loss(detected - found, found_weight * beside[:, None]),
         "marked": point_loss(difference, marked_weight),
-        "gaps": gap_loss(detected, marked, batch),
+        "gaps": gap_loss(detected[:, points.detected_68], marked, batch),
         "curve": curve_loss(marked, batch),
         "parts": part_loss(estimate, batch, points),
         "identity_prior": (real * estimate.coeffs.id.square().mean(1)).mean(),
@@ -278,15 +291,20 @@ def jaw_difference(
 
 
 def gap_loss(detected: Tensor, marked: Tensor, batch: FaceBatch) -> Tensor:
-    """Offsets across lids, lips and below brows, marked ones where known, else detected ones."""
+    """Offsets across lids, lips and below brows, marked ones where known, else detected ones.
+
+    Args:
+        detected: [B, 68, 2] the estimate's at the detector's landmarks, crop pixels.
+        marked: [B, 68, 2] the same at the points that people mark.
+        batch: the samples.
+    """
     pairs = torch.tensor(GAPS_68, device=marked.device)
     index = torch.from_numpy(load_face_mesh().landmarks_68).to(marked.device)
     total = marked.new_zeros(())
     has_marked = (batch.marked_weight.sum(1) > 0).float()[:, None]
     for points, target, weight, use in (
         (marked, batch.marked, batch.marked_weight, has_marked),
-        (detected[:, index], batch.detected[:, index], batch.detected_weight[:, index],
-         1 - has_marked),
+        (detected, batch.detected[:, index], batch.detected_weight[:, index], 1 - has_marked),
     ):  # fmt: skip
         both = weight[:, pairs[:, 0]] * weight[:, pairs[:, 1]] * use
         gap = points[:, pairs[:, 0]] - points[:, pairs[:, 1]]
@@ -408,7 +426,7 @@ def validation_figures(
     target = torch.where(bare[..., None], batch.detected[:, index], batch.marked)
     known = torch.where(bare, batch.detected_weight[:, index], batch.marked_weight) > 0
     for name, estimate in (("inner", estimates[-1]), ("inner_first", estimates[0])):
-        marked = points.pixels(estimate, points.shape(estimate))[:, points.detected_count :]
+        marked = points.pixels(estimate, points.shape(estimate))[:, -68:]
         weight = known.float()
         weight[:, JAW] = 0
         difference = marked - target

@@ -1,1 +1,1 @@
-"""L2: work in texture space."""
+"""Work in texture space."""

@@ -87,9 +87,7 @@ def build_sheet(points: np.ndarray, push: float = 1.0) -> np.ndarray:
     return np.concatenate([points, fans, *rings])
 
 
-def turn_sheet(
-    sheet: np.ndarray, pose: np.ndarray, yaw: float, pitch: float, riders: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def turn_sheet(sheet: np.ndarray, pose: np.ndarray, yaw: float, pitch: float) -> np.ndarray:
     """Turn a sheet to a new yaw and pitch; the rings follow by their weights.
 
     Args:
@@ -97,17 +95,15 @@ def turn_sheet(
         pose: [3] the face's own pitch, yaw, roll, radians.
         yaw: new yaw, radians.
         pitch: new pitch, radians.
-        riders: [N, 3] more points of the face, turned rigidly with it.
 
     Returns:
-        [615, 3], of which the first 468 are the rigidly turned face points; [N, 3] riders.
+        [615, 3], of which the first 468 are the rigidly turned face points.
     """
     center = face_center(sheet)
     own_pitch, own_yaw, _ = pose
     face = POINT_COUNT + len(sheet_topology().fans)
     turned = np.empty_like(sheet)
-    rigid = rotation_between(pose, yaw, pitch)
-    turned[:face] = (sheet[:face] - center) @ rigid + center
+    turned[:face] = (sheet[:face] - center) @ rotation_between(pose, yaw, pitch) + center
     count = len(load_face_mesh().outline)
     for k, weight in enumerate(RING_WEIGHTS):
         part = slice(face + k * count, face + (k + 1) * count)
@@ -115,7 +111,7 @@ def turn_sheet(
             pose, own_yaw + weight * (yaw - own_yaw), own_pitch + weight * (pitch - own_pitch)
         )
         turned[part] = (sheet[part] - center) @ turn + center
-    return turned, (riders - center) @ rigid + center
+    return turned
 
 
 def profile_map(
