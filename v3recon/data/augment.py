@@ -28,16 +28,6 @@ class AugmentSettings:
 
     size: int = 112
     """Side of the network's input, pixels."""
-    profile: float = 0.65
-    """Probability of turning the face further to the side."""
-    max_yaw: float = 95.0
-    """Largest |yaw| that profiling draws."""
-    min_yaw: float = 0.0
-    """Smallest |yaw| that profiling draws (never below the photo's own)."""
-    pitch_sigma: float = 6.0
-    """Deviation of the small pitch that profiling adds."""
-    pitch_wide: float = 0.2
-    """Share of profiled samples whose pitch deviation is three times as large."""
     flip: float = 0.5
     """Probability of the mirror image."""
     roll_sigma: float = 14.0
@@ -71,14 +61,11 @@ class AugmentSettings:
             raise ValueError(f"size must be at least 16 pixels, got {self.size}")
         if not 0 < self.scale[0] <= self.scale[1]:
             raise ValueError(f"scale must be an increasing pair above 0, got {self.scale}")
-        if self.min_yaw > self.max_yaw:
-            raise ValueError(f"min_yaw {self.min_yaw} is above max_yaw {self.max_yaw}")
 
     def plain(self) -> AugmentSettings:
         """The same size without any augmentation, for validation."""
         names = (
-            "profile flip roll_sigma any_roll shift far pitch_sigma color grey noise blur"
-            " low_resolution jpeg occlude"
+            "flip roll_sigma any_roll shift far color grey noise blur low_resolution jpeg occlude"
         )
         off = dict.fromkeys(names.split(), 0.0)
         return replace(self, scale=(1.0, 1.0), **off)

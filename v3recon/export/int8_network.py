@@ -95,9 +95,10 @@ def fine_convolutions(path: Path, crop: np.ndarray) -> list[str]:
     run = onnxruntime.InferenceSession(
         model.SerializeToString(), providers=["CPUExecutionProvider"]
     )
-    maps = dict(zip(outputs, run.run(list(outputs), {"image": crop}), strict=True))
+    maps = map(np.asarray, run.run(list(outputs), {"image": crop}))
+    least = crop.shape[-1] // FINE
     return [
-        outputs[name] for name, found in maps.items() if found.shape[-1] > crop.shape[-1] // FINE
+        name for name, found in zip(outputs.values(), maps, strict=True) if found.shape[-1] > least
     ]
 
 
