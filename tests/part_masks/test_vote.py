@@ -156,7 +156,7 @@ def test_program_on_real_photos(
         "--out": tmp_path / "labels.npy",
     }
     if weights:
-        options["--weights"] = find_assets(None).weights
+        options["--weights"] = find_assets(None, face_model="photoface").weights
     argv = [str(text) for pair in options.items() for text in pair]
     # Other photos of the folder have no detection and are counted; three are enough to run.
     monkeypatch.setattr(

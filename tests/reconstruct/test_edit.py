@@ -124,7 +124,7 @@ def test_textures_of_another_model_are_refused(face, tmp_path, capsys):
     words = ["-i", str(tmp_path / "one.png"), "-s", str(tmp_path / "out"), "--texture"]
     status = edit_program.main([*words, str(tmp_path / "results" / "me_uv.png")])
     said = capsys.readouterr()
-    if face.model.name == "photoface":
+    if face.model.name == "photohead":
         assert status == 0 and "1 changed" in said.out
     else:
         assert status == 2 and "of another face model; give --face-model" in said.err
