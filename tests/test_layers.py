@@ -41,6 +41,7 @@ ONE_OWNER = {
     "pyarrow": "v3recon/batch/parquet.py",
     "av": "v3recon/video/frames.py",
     "trimesh": "v3recon/io/_trimesh.py",
+    "pxr": "v3recon/io/usd.py",
     "nvdiffrast": "v3recon/render/_nvdiffrast.py",
     "retinaface": "v3recon/detection/retinaface.py",
 }

@@ -82,8 +82,8 @@ class ReconstructConfig:
 
     Writes, for each photo with a face, a folder SAVEPATH/NAME with NAME.npy (3DDFA_V3's values),
     NAME.npz and NAME.json (all values), NAME.png (contact sheet) and OBJ meshes. Switches 0|1 are
-    on by default but for --glb, --front and --mask, and also take true, false, yes and no. Flags
-    may be shortened.
+    on by default but for --glb, --usd, --front and --mask, and also take true, false, yes and no.
+    Flags may be shortened.
     """
 
     inputpath: tuple[Path, ...] = field(
@@ -194,6 +194,10 @@ class ReconstructConfig:
     glb: bool = field(
         default=False,
         metadata=_switch("NAME.glb: textured head with expressions as morph targets (default: 0)"),
+    )
+    usd: bool = field(
+        default=False,
+        metadata=_switch("NAME.usdz: textured head with expressions as blend shapes (default: 0)"),
     )
     texture_size: int = field(
         default=1024,
@@ -428,12 +432,15 @@ def _load_processor(
 ) -> Callable[[Batch, Summary], None]:
     """What reconstructs a batch of photos and writes the results."""
     # Slow to import, and not needed to explain the flags.
+    from v3recon.io.usd import load_usd
     from v3recon.reconstruct.faces import LANDMARK_SETS
     from v3recon.reconstruct.file_kinds import known_kinds
     from v3recon.reconstruct.quality import DOUBTFUL
     from v3recon.reconstruct.reconstructor import FaceReconstructor
     from v3recon.reconstruct.save import OutputChoice, output_names, save_faces
 
+    if config.usd:
+        load_usd()  # a missing library is said before any photo is read
     reconstructor = FaceReconstructor.from_pretrained(
         config.assets,
         face_model=config.face_model,
@@ -456,6 +463,7 @@ def _load_processor(
         extracted_texture=config.extractTex,
         texture_size=config.texture_size,
         glb=config.glb,
+        usd=config.usd,
         front=config.front,
         mask=config.mask,
         also=known_kinds(config.also),

@@ -124,7 +124,7 @@ def write_glb(path: str | Path, mesh: GlbMesh, animation: GlbAnimation | None = 
     Raises:
         ValueError: for shapes that disagree, values that are not finite, indices out of range.
     """
-    _check(mesh, animation)
+    check_mesh(mesh, animation)
     content = _Content()
     document = _document(mesh, content)
     if animation is not None:
@@ -143,7 +143,7 @@ def write_glb(path: str | Path, mesh: GlbMesh, animation: GlbAnimation | None = 
 
 def _document(mesh: GlbMesh, content: _Content) -> dict[str, Any]:
     """Everything but buffers and animations."""
-    parts = mesh.parts or [GlbPart(mesh.name, np.arange(len(mesh.faces)))]
+    parts = mesh_parts(mesh)
     shape: dict[str, Any] = {
         "name": mesh.name,
         "primitives": [_primitive(mesh, part, index, content) for index, part in enumerate(parts)],
@@ -188,18 +188,18 @@ def _material(part: GlbPart, has_texture: bool) -> dict[str, Any]:
 
 def _primitive(mesh: GlbMesh, part: GlbPart, index: int, content: _Content) -> dict[str, Any]:
     """One part with the vertices that its triangles use."""
-    used, corners = np.unique(np.asarray(mesh.faces)[part.faces], return_inverse=True)
+    used, corners = part_corners(mesh, part)
     positions = mesh.vertices[used].astype(np.float32)
     attributes = {
         "POSITION": content.values(positions, bounds=True),
-        "NORMAL": content.values(_unit(mesh.normals[used])),
+        "NORMAL": content.values(unit_normals(mesh.normals[used])),
     }
     if mesh.texture is not None and part.textured:
         assert mesh.uv_coords is not None
         uv_coords = mesh.uv_coords[used].astype(np.float32)
         attributes["TEXCOORD_0"] = content.values(uv_coords * [1, -1] + [0, 1])
     elif mesh.colors is not None:
-        attributes["COLOR_0"] = content.values(_to_linear(mesh.colors[used]))
+        attributes["COLOR_0"] = content.values(to_linear(mesh.colors[used]))
     primitive: dict[str, Any] = {
         "attributes": attributes,
         "indices": content.indices(corners.reshape(-1), len(used)),
@@ -280,7 +280,7 @@ class _Content:
 
     def displacements(self, values: np.ndarray, smallest: float, *, bounds: bool = False) -> int:
         """An accessor of vectors [N, 3] that are mostly zero."""
-        moved = np.flatnonzero(np.linalg.norm(values, axis=1) > smallest)
+        moved = longer_than(values, smallest)
         if len(moved) > _SPARSE_BELOW * len(values):
             return self.values(values, bounds=bounds)
         accessor: dict[str, Any] = {"componentType": _FLOAT, "count": len(values), "type": "VEC3"}
@@ -318,20 +318,41 @@ def _integer(count: int) -> tuple[type[np.unsignedinteger], int]:
     return np.uint32, _UNSIGNED_INT
 
 
-def _unit(normals: np.ndarray) -> np.ndarray:
+def mesh_parts(mesh: GlbMesh) -> Sequence[GlbPart]:
+    """The parts of a mesh; all triangles as one where it names none."""
+    return mesh.parts or [GlbPart(mesh.name, np.arange(len(mesh.faces)))]
+
+
+def part_corners(mesh: GlbMesh, part: GlbPart) -> tuple[np.ndarray, np.ndarray]:
+    """The vertices that a part uses, and its triangles in these.
+
+    Returns:
+        Vertex ids [N], rising; triangles [F, 3] as rows of these.
+    """
+    faces = np.asarray(mesh.faces)[part.faces]
+    used, corners = np.unique(faces, return_inverse=True)
+    return used, corners.reshape(faces.shape)
+
+
+def longer_than(vectors: np.ndarray, smallest: float) -> np.ndarray:
+    """Rows of vectors [N, 3] that are kept, rising; shorter vectors are left out of a file."""
+    return np.flatnonzero(np.linalg.norm(vectors, axis=1) > smallest)
+
+
+def unit_normals(normals: np.ndarray) -> np.ndarray:
     """Unit normals; those of vertices without a triangle's area point to the front."""
     length = np.linalg.norm(normals, axis=1, keepdims=True)
     unit = np.asarray(normals, np.float64) / np.maximum(length, 1e-12)
     return np.where(length > 1e-6, unit, _FLAT_NORMAL)
 
 
-def _to_linear(colors: np.ndarray) -> np.ndarray:
-    """SRGB 0…1 as linear light, the space of glTF's vertex colours (IEC 61966-2-1)."""
+def to_linear(colors: np.ndarray) -> np.ndarray:
+    """SRGB 0…1 as linear light, the space of vertex colours in glTF and USD (IEC 61966-2-1)."""
     values = np.clip(colors, 0, 1)
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
-def _check(mesh: GlbMesh, animation: GlbAnimation | None) -> None:
+def check_mesh(mesh: GlbMesh, animation: GlbAnimation | None = None) -> None:
     """Raise ValueError for what no viewer could show."""
     if mesh.texture is not None and mesh.uv_coords is None:
         raise ValueError("a texture needs uv_coords")

@@ -62,7 +62,7 @@ def write_face_glb(
     Raises:
         ValueError: if the photo is needed and missing, or the texture is of no known kind.
     """
-    picture = _texture(face, texture, texture_size, image, appearance)
+    picture = face_texture(face, texture, texture_size, image=image, appearance=appearance)
     mesh = face_mesh(face.coeffs, face.model, picture, name=name or face.batch.name)
     write_glb(path, mesh, animation)
 
@@ -151,13 +151,26 @@ def _displacements(model: LinearFaceModel, directions: Tensor) -> Tensor:
     return model.vertices(nobody.expand(len(directions), -1), directions) - neutral
 
 
-def _texture(
+def face_texture(
     face: Face,
-    kind: TextureKind | np.ndarray,
-    size: int,
-    image: np.ndarray | None,
-    appearance: Appearance | None,
+    kind: TextureKind | np.ndarray = "photo",
+    size: int = 1024,
+    *,
+    image: np.ndarray | None = None,
+    appearance: Appearance | None = None,
 ) -> np.ndarray | None:
+    """The texture of a face's file for other programs, [S, S, 3] uint8 RGB, row 0 at v = 1.
+
+    Args:
+        face: the face.
+        kind: see `write_face_glb`.
+        size: side S, texels.
+        image: [H, W, 3] uint8 RGB, the photo, where the face does not hold it.
+        appearance: of the face, where it is known already.
+
+    Raises:
+        ValueError: if the photo is needed and missing, or the kind is unknown.
+    """
     if isinstance(kind, np.ndarray):
         return kind
     if kind == "none":

@@ -25,6 +25,7 @@ from v3recon.reconstruct.glb import photo_texture, write_face_glb
 from v3recon.reconstruct.segment import segment
 from v3recon.reconstruct.sheet import draw_sheet
 from v3recon.reconstruct.texture import extract_texture, make_appearance
+from v3recon.reconstruct.usd import write_face_usd
 from v3recon.reconstruct.values import (
     OutputChoice,
     face_arrays,
@@ -183,14 +184,12 @@ def write_face(
             colors = sample_uv(texture.texture, layout)[0] / 255
             picture = texture.texture[0]
             start("_extractTex.obj", write_obj, face, colors=colors, front=choice.front)
-            if choice.glb:
-                start(".glb", write_head, photo_texture(face, picture))
+            painted = photo_texture(face, picture) if heads else picture
+            for ending, write_head in heads.items():
+                start(ending, write_head, face, texture=painted, name=name)
             seen = texture.seen[0] & layout.inside if choice.mask else np.ones((), bool)
             write_obj(path, face, texture=picture * seen[..., None], front=choice.front)
             written.extend(obj.material_files(path))
-
-        def write_head(path: Path, texture: np.ndarray) -> None:
-            write_face_glb(path, face, texture=texture, name=name)
 
         def write_picture_and_values(path: Path) -> None:
             parts = segmented.result()
@@ -200,15 +199,18 @@ def write_face(
             write_png(path, draw_sheet(face, image, choice, parts, appearance))
             written.extend([path.with_suffix(".npy"), path.with_suffix(".npz")])
 
+        writers = {".glb": (choice.glb, write_face_glb), ".usdz": (choice.usd, write_face_usd)}
+        heads = {ending: writer for ending, (chosen, writer) in writers.items() if chosen}
         wanted = choice.seg or choice.seg_visible
         segmented = pool.submit(lambda: segment(face) if wanted else None)
         appearance = make_appearance(face.batch)
         if choice.extracted_texture:
             start("_uv.obj", write_photo_meshes)  # the longest one first
         start(".png", write_picture_and_values)
-        if choice.glb and not choice.extracted_texture:
+        if not choice.extracted_texture:
             known: dict[str, Any] = {"image": image, "appearance": appearance, "name": name}
-            start(".glb", write_face_glb, face, texture_size=choice.texture_size, **known)
+            for ending, write_head in heads.items():
+                start(ending, write_head, face, texture_size=choice.texture_size, **known)
         if choice.model_texture:
             start("_pcaTex.obj", write_obj, face, colors=appearance.colors[0], front=choice.front)
         shown = FaceInPhoto(face, image, appearance, choice.front)

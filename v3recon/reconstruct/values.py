@@ -37,6 +37,7 @@ class OutputChoice:
         extracted_texture: OBJs with the photo's colours.
         texture_size: side of the texture picture, texels.
         glb: one .glb file with texture and morph targets.
+        usd: one .usdz file with texture and blend shapes.
         front: OBJ and PLY meshes are of the unposed head, not as it stands before the camera.
         mask: texels of the OBJ's picture that the photo does not show are black, not completed.
         also: names of `file_kinds.FILE_KINDS`, files as other programs write them.
@@ -50,6 +51,7 @@ class OutputChoice:
     extracted_texture: bool = True
     texture_size: int = 1024
     glb: bool = False
+    usd: bool = False
     front: bool = False
     mask: bool = False
     also: tuple[str, ...] = ()
