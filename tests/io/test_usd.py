@@ -13,7 +13,7 @@ import pytest
 
 from v3recon.io.glb import GlbMesh, GlbPart, MorphTargets
 from v3recon.io.images import encode_jpeg
-from v3recon.io.usd import prim_name, write_usdz
+from v3recon.io.usd import prim_name, prim_names, write_usdz
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def mesh() -> GlbMesh:
 
 def test_without_the_library_one_sentence_says_what_to_install(mesh, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pxr", None)
-    with pytest.raises(ValueError, match=r'pip install "v3recon\[usd\]"'):
+    with pytest.raises(ValueError, match=r"pip install 'v3recon\[usd\]'"):
         write_usdz(tmp_path / "a.usdz", mesh)
     assert not list(tmp_path.iterdir())
 
@@ -50,6 +50,10 @@ def test_without_the_library_one_sentence_says_what_to_install(mesh, tmp_path, m
 )
 def test_prims_have_plain_names(name, expected):
     assert prim_name(name) == expected
+
+
+def test_prims_of_different_names_differ():
+    assert prim_names(["a b", "a-b", "a_b"], taken=("a_b",)) == ["a_b_", "a_b__", "a_b___"]
 
 
 def test_the_package_is_stored_aligned_and_the_same_each_time(mesh, tmp_path):

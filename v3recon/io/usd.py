@@ -10,6 +10,7 @@ import io
 import re
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,7 @@ def load_usd() -> Any:
         from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, UsdSkel, Vt  # noqa: F401
     except ImportError:
         raise ValueError(
-            'writing USD needs the library usd-core: pip install "v3recon[usd]"; '
-            "or write GLB, which needs nothing"
+            "USD needs the library usd-core: pip install 'v3recon[usd]'; GLB needs no other library"
         ) from None
     return pxr
 
@@ -87,6 +87,16 @@ def prim_name(name: str) -> str:
     return plain if re.match(r"[A-Za-z_]", plain) else f"_{plain}"
 
 
+def prim_names(names: Sequence[str], taken: Sequence[str] = ()) -> list[str]:
+    """`prim_name` of each, with underscores appended until all differ and none is taken."""
+    result: list[str] = []
+    for name in map(prim_name, names):
+        while name in taken or name in result:
+            name += "_"
+        result.append(name)
+    return result
+
+
 def _package(files: dict[str, bytes]) -> bytes:
     """A .usdz archive: nothing is compressed, each file begins at a multiple of 64 bytes."""
     data = io.BytesIO()
@@ -117,12 +127,9 @@ def _layer_bytes(pxr: Any, mesh: GlbMesh, root: str) -> bytes:
     head.CreateExtentAttr(_extent(pxr, shown_vertices(mesh)))
     skeleton = _define_skeleton(pxr, stage, root, mesh.targets)
     pxr.UsdGeom.Scope.Define(stage, f"/{root}/materials")
-    taken: set[str] = {"skeleton", "expression", "materials"}
-    for part in mesh_parts(mesh):
-        name = prim_name(part.name)
-        while name in taken:
-            name += "_"
-        taken.add(name)
+    parts = mesh_parts(mesh)
+    names = prim_names([part.name for part in parts], taken=("skeleton", "expression", "materials"))
+    for name, part in zip(names, parts, strict=True):
         material = _define_material(pxr, stage, f"/{root}/materials/{name}", mesh, part)
         _define_part(pxr, stage, f"/{root}/{name}", mesh, part, skeleton, material)
     with tempfile.TemporaryDirectory() as folder:
@@ -200,6 +207,7 @@ def _define_blend_shapes(
 ) -> None:
     """The targets that move one of a part's vertices, below its mesh."""
     names, shapes = [], []
+    prims = prim_names(targets.names)
     for number, name in enumerate(targets.names):
         offsets = targets.offsets[number][used]
         moved = longer_than(offsets, targets.smallest)
@@ -208,7 +216,7 @@ def _define_blend_shapes(
             moved = np.union1d(moved, longer_than(turns, targets.smallest_turn))
         if not len(moved):
             continue  # no indices would mean every vertex
-        shape = pxr.UsdSkel.BlendShape.Define(stage, f"{path}/{prim_name(name)}")
+        shape = pxr.UsdSkel.BlendShape.Define(stage, f"{path}/{prims[number]}")
         shape.CreatePointIndicesAttr(_integers(pxr, moved))
         shape.CreateOffsetsAttr(_vectors(pxr, offsets[moved]))
         if targets.normals is not None:
