@@ -41,7 +41,7 @@ from v3recon.reconstruct.fit_colors import ColorPoints, color_points, fit_colors
 from v3recon.reconstruct.inputs import as_images
 from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.quality import DOUBTFUL, face_quality, mirror_distance
-from v3recon.reconstruct.seen import cover_at, seen_bytes
+from v3recon.reconstruct.seen import cover_at, near_hair_at, seen_bytes
 from v3recon.reconstruct.turned import (
     from_turned_coeffs,
     from_turned_crop,
@@ -54,7 +54,7 @@ from v3recon.types import Detection, FaceCoeffs
 RESTLESS = 0.04
 """Looks at a face whose landmarks move by more, over its size, disagree (usual: 0.003 to 0.03)."""
 SHADOW = 0.1
-"""Share of the crop's side around hair and other cover whose pixels say nothing of the skin."""
+"""Share of the crop's side around hair whose pixels say nothing of the skin, unless most would."""
 SETTLED = 0.03
 """Movement at the last of three looks below which they agree after all."""
 WIDER = (1.5, 2.0)
@@ -481,8 +481,10 @@ class FaceReconstructor:
             scene = (faces.decoded, self.model, points, self.camera)
             colors, normals, weights = sample_colors(pixels, *scene)
             places = faces.decoded.points_2d[:, points.index]
-            cover = cover_at(faces.seen, places, self.camera, around=SHADOW)
-            alb, sh = fit_colors(colors, normals, weights * (1 - cover), points)
+            weights = weights * (1 - cover_at(faces.seen, places, self.camera))
+            lit = weights * (1 - near_hair_at(faces.seen, places, self.camera, SHADOW))
+            enough = lit.sum(1, keepdim=True) > weights.sum(1, keepdim=True) / 2
+            alb, sh = fit_colors(colors, normals, torch.where(enough, lit, weights), points)
         coeffs = replace(faces.coeffs, alb=alb.clone(), sh=sh.clone())
         return replace(faces, coeffs=coeffs)
 

@@ -46,25 +46,43 @@ def seen_bytes(logits: Tensor, *, mirrored: bool) -> Tensor:
     return (255 * shares).round().to(torch.uint8)
 
 
-def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera, around: float = 0.0) -> Tensor:
+def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
     """How probably hair, glasses or something else lies before points.
 
     Args:
         seen: [N, 12, h, w] uint8, over the crops.
         points_2d: [N, P, 2] crop pixels.
         camera: of the crop.
-        around: distance, share of the crop's side, within which cover counts as well.
 
     Returns:
         [N, P] 0…1; beyond the crop the value at its border.
     """
-    cover = seen[:, FIRST_COVER:].float().sum(1, keepdim=True) / 255
+    return _read(seen[:, FIRST_COVER:].float().sum(1, keepdim=True), points_2d, camera)
+
+
+def near_hair_at(seen: Tensor, points_2d: Tensor, camera: Camera, around: float) -> Tensor:
+    """How probably hair lies before or near points: its shadow falls on the skin beside it.
+
+    Args:
+        seen: [N, 12, h, w] uint8, over the crops.
+        points_2d: [N, P, 2] crop pixels.
+        camera: of the crop.
+        around: distance that is near, share of the crop's side.
+
+    Returns:
+        [N, P] 0…1; beyond the crop the value at its border.
+    """
     cells = round(around * seen.shape[-1])
-    cover = max_pool2d(cover, 2 * cells + 1, stride=1, padding=cells)
-    places = to_grid(points_2d, camera)[:, :, None]
+    hair = seen[:, FIRST_COVER : FIRST_COVER + 1].float()
+    return _read(max_pool2d(hair, 2 * cells + 1, stride=1, padding=cells), points_2d, camera)
+
+
+def _read(map_of_bytes: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
+    """Values [N, P], 0…1, of a map [N, 1, h, w] of bytes at points [N, P, 2]."""
     found = grid_sample(
-        cover.to(points_2d.dtype), places, padding_mode="border", align_corners=False
-    )
+        map_of_bytes.to(points_2d.dtype) / 255, to_grid(points_2d, camera)[:, :, None],
+        padding_mode="border", align_corners=False,
+    )  # fmt: skip
     return found[:, 0, :, 0].clamp(0, 1)
 
 
