@@ -81,8 +81,12 @@ def _seen(
 
 def _distances(points: Tensor, marked: Tensor, index: Tensor) -> Tensor:
     """Distances [N, 68] of vertices from hand-made points, shares of each face's box."""
-    box = (marked.amax(1) - marked.amin(1)).prod(-1).sqrt()
-    return (points[:, index] - marked).norm(dim=-1) / box[:, None]
+    return (points[:, index] - marked).norm(dim=-1) / _box(marked)
+
+
+def _box(marked: Tensor) -> Tensor:
+    """Size [N, 1] of each face's box."""
+    return (marked.amax(1) - marked.amin(1)).prod(-1).sqrt()[:, None]
 
 
 def _choose(model: LinearFaceModel, points: Tensor, marked: Tensor) -> Tensor:
@@ -91,7 +95,7 @@ def _choose(model: LinearFaceModel, points: Tensor, marked: Tensor) -> Tensor:
     front = seen_from_front(model)
     if model.group_labels is not None:
         front &= model.group_labels == 0
-    box = (marked.amax(1) - marked.amin(1)).prod(-1).sqrt()[:, None]
+    box = _box(marked)
     for point in range(17, 68):
         other = int(MIRROR_68[point])
         if other < point:

@@ -9,13 +9,10 @@ from pathlib import Path
 from tqdm import tqdm
 
 from v3recon.cli.program import add_network, reconstructor_of, run_program
-from v3recon.cli.reconstruct import make_folder
+from v3recon.cli.reconstruct import EXIT_STATUSES, make_folder, print_lists
 from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_files import find_photos
-
-EPILOG = """Exit status: 0 every photo was processed (some may show no face), 1 some failed, 2 wrong
-usage or missing assets."""
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -29,7 +26,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description="Reconstruct the faces of photos and fit them: each face is drawn again and "
         "again while its coefficients move until picture, parts and landmarks agree with the "
         "photo. Writes the files that `v3recon reconstruct` writes.",
-        epilog=EPILOG,
+        epilog=EXIT_STATUSES,
     )
     add = parser.add_argument
     add("-i", "--inputpath", type=Path, nargs="+", default=[Path("examples")], metavar="PATH",
@@ -90,9 +87,7 @@ def _fit(options: argparse.Namespace) -> int:
         for path, face in zip(shown, result.faces, strict=True):
             where = options.savepath / names[path]
             save_faces([face], where, names[path], photo=path, settings=settings)
-    for title, lines in (("no face found in", faceless), ("failed", failed)):
-        if lines:
-            print(f"{title}:\n" + "\n".join(f"  {line}" for line in lines))
+    print_lists(("no face found in", faceless), ("failed", failed))
     count = sum(len(faces) for faces in found.values())
     print(f"{len(photos)} photos: {count} faces fitted, results in {options.savepath}")
     return 1 if failed else 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from v3recon.cli.program import add_network, reconstructor_of, run_program
-from v3recon.cli.reconstruct import make_folder
+from v3recon.cli.reconstruct import EXIT_STATUSES, make_folder, print_lists
 from v3recon.io.images import read_image
 from v3recon.io.messages import one_line
 from v3recon.io.photo_files import find_photos
@@ -18,8 +18,6 @@ from v3recon.io.tables import write_table
 KINDS = "landmarks,masks,params,positions"
 LIST = "list.csv"
 NO_FACE = "no face found"
-EPILOG = """Exit status: 0 every photo was processed (some may show no face), 1 some failed, 2 wrong
-usage or missing assets."""
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +31,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description="Label the faces of photos for programs that learn from them: landmarks (.txt, "
         ".pts), part masks with CelebAMask-HQ's classes (.png), parameters (.npz), position maps "
         f"(.npy), and {LIST} with a line for each face.",
-        epilog=EPILOG,
+        epilog=EXIT_STATUSES,
     )
     add = parser.add_argument
     add("-i", "--inputpath", type=Path, nargs="+", default=[Path("examples")], metavar="PATH",
@@ -65,14 +63,16 @@ def _prepare(options: argparse.Namespace) -> int:
     model = reconstructor_of(options)
     names = dict(zip(photos, output_names(photos), strict=True))
     rows: list[dict[str, str]] = []
+    lacks_map_files = "positions" in kinds
     for path in tqdm(photos, unit="photo", disable=None):
         found: list[dict[str, str]] = []
         try:
             faces = list(model(read_image(path)))
             faces = fit(faces).faces if faces and options.fit else faces
             for number, face in enumerate(faces, 1):
-                if "positions" in kinds and not any(row.get("positions") for row in rows + found):
+                if lacks_map_files:
                     write_map_files(options.savepath, face)
+                    lacks_map_files = False
                 name = face_name(names[path], number)
                 found.append(write_labels(options.savepath, name, face, kinds, str(path), number))
             rows += found or [{"photo": str(path), "face": "0", "problem": NO_FACE}]
@@ -87,9 +87,7 @@ def _report(photos: int, rows: list[dict[str, str]], savepath: Path) -> int:
     faceless = [row["photo"] for row in rows if row.get("problem") == NO_FACE]
     failed = [f"{row['photo']}: {row['problem']}" for row in rows
               if row.get("problem") not in (None, NO_FACE)]  # fmt: skip
-    for title, lines in ((f"{NO_FACE} in", faceless), ("failed", failed)):
-        if lines:
-            print(f"{title}:\n" + "\n".join(f"  {line}" for line in lines))
+    print_lists((f"{NO_FACE} in", faceless), ("failed", failed))
     count = len(rows) - len(faceless) - len(failed)
     print(f"{photos} photos: {count} faces labeled, {savepath / LIST}")
     return 1 if failed else 0

@@ -28,6 +28,8 @@ MAX_PENDING_PIXELS = 8_000_000
 """Photos wait for their batch only as long as they have no more pixels than this together."""
 
 INTERRUPTED = 130
+EXIT_STATUSES = """Exit status: 0 every photo was processed (some may show no face), 1 some failed,
+2 wrong usage or missing assets."""
 
 REFERENCE_FLAGS = ("ldm106_2d", "seg_visible")
 """Flags of 3DDFA_V3's program that are spelled with an underscore."""
@@ -272,8 +274,7 @@ def parse_arguments(argv: list[str] | None = None) -> ReconstructConfig:
         prog="v3recon reconstruct",
         usage="v3recon reconstruct [-i PATH …] [-s FOLDER] [options]",
         description=inspect.getdoc(ReconstructConfig),
-        epilog="Exit status: 0 every photo was processed (some may show no face), 1 some failed, "
-        "2 wrong usage or missing assets.",
+        epilog=EXIT_STATUSES,
         allow_abbrev=False,
     )
     for one in fields(ReconstructConfig):
@@ -409,16 +410,21 @@ def read_batches(photos: Sequence[Path], batch_size: int, summary: Summary) -> I
         yield batch
 
 
-def print_summary(summary: Summary, savepath: Path, seconds: float, load_seconds: float) -> None:
-    """Say what became of the photos, on standard output."""
-    for title, lines in (
-        ("doubtful faces in", [f"{path}: quality {one:.2f}" for path, one in summary.doubtful]),
-        ("no face found in", [str(path) for path in summary.without_face]),
-        ("failed", [f"{path}: {reason}" for path, reason in summary.failed]),
-    ):
+def print_lists(*lists: tuple[str, Sequence[str]]) -> None:
+    """Print titles and, indented, the lines of each; nothing of a list without lines."""
+    for title, lines in lists:
         if lines:
             print(f"{title}:")
             print("\n".join(f"  {line}" for line in lines))
+
+
+def print_summary(summary: Summary, savepath: Path, seconds: float, load_seconds: float) -> None:
+    """Say what became of the photos, on standard output."""
+    print_lists(
+        ("doubtful faces in", [f"{path}: quality {one:.2f}" for path, one in summary.doubtful]),
+        ("no face found in", [str(path) for path in summary.without_face]),
+        ("failed", [f"{path}: {reason}" for path, reason in summary.failed]),
+    )
     print(
         f"{summary.photo_count} photos: {sum(summary.faces.values())} faces in "
         f"{len(summary.faces)}, no face in {len(summary.without_face)}, "

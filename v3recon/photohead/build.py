@@ -216,10 +216,9 @@ def _refined_68(
     hand = np.stack([_hand_68(material.photos, material.entries[number]) for number in marked])
     fits = fit_photos(material.detected[marked], model)
     residual = _marked_residual(fits, model, index_68, hand)
-    keep = np.isfinite(residual).all((1, 2)) & (np.abs(fits.angles[:, 1]) < MODERATE_YAW)
-    keep &= (fits.error < MAX_ERROR).numpy()
+    frontal = np.isfinite(residual).all((1, 2)) & (fits.error < MAX_ERROR).numpy()
+    frontal &= (np.abs(fits.angles[:, :2]) < FRONTAL).all(1)
     rotation = fits.rotation.numpy().astype(np.float64)
-    frontal = keep & (np.abs(fits.angles[:, :2]) < FRONTAL).all(1)
     jaw = outline_jaw(shape, index_68, residual[frontal], rotation[frontal])
     return choose_68(shape, marked_aims(aims)), jaw
 

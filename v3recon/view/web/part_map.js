@@ -1,4 +1,5 @@
 // The face parts that a camera sees, drawn as a map of labels.
+import { overPixels } from "./triangle_pixels.js";
 
 /** Smallest box [left, top, right, bottom] of the points [V * 2] of vertices with a label. */
 export function labelledBox(points, labels) {
@@ -30,22 +31,14 @@ export function partMap(points, depth, triangles, labels, width, height) {
     const [ax, ay, bx, by, cx, cy] = [a, b, c].flatMap((one) => [points[one * 2], points[one * 2 + 1]]);
     const area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
     if (area >= 0) continue; // y is down: triangles that show their back
-    const [left, right] = [Math.max(Math.ceil(Math.min(ax, bx, cx)), 0), Math.min(Math.floor(Math.max(ax, bx, cx)), width - 1)];
-    const [top, bottom] = [Math.max(Math.ceil(Math.min(ay, by, cy)), 0), Math.min(Math.floor(Math.max(ay, by, cy)), height - 1)];
-    for (let y = top; y <= bottom; y++) {
-      for (let x = left; x <= right; x++) {
-        const wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area;
-        const wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area;
-        const wa = 1 - wb - wc;
-        if (wa < 0 || wb < 0 || wc < 0) continue;
-        const z = wa * depth[a] + wb * depth[b] + wc * depth[c];
-        const pixel = y * width + x;
-        if (z <= nearest[pixel]) continue;
-        nearest[pixel] = z;
-        const largest = wa >= wb && wa >= wc ? a : wb >= wc ? b : c;
-        map[pixel] = labels[largest];
-      }
-    }
+    overPixels(ax, ay, bx, by, cx, cy, area, width, height, (x, y, wa, wb, wc) => {
+      const z = wa * depth[a] + wb * depth[b] + wc * depth[c];
+      const pixel = y * width + x;
+      if (z <= nearest[pixel]) return;
+      nearest[pixel] = z;
+      const largest = wa >= wb && wa >= wc ? a : wb >= wc ? b : c;
+      map[pixel] = labels[largest];
+    });
   }
   return { map, depth: nearest };
 }

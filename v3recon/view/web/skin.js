@@ -1,4 +1,5 @@
 // A head's texture from its photo; what the camera did not see comes from the model's skin in the photo's colours.
+import { overPixels } from "./triangle_pixels.js";
 
 const FACING = [0.35, 0.7]; // cosine of the angle to the camera: from where on, and from where on fully
 const BEHIND = 0.03; // decimetres: a vertex this far behind the nearest surface is hidden
@@ -17,20 +18,12 @@ export function uvLayout(uvCoords, triangles, size) {
     const [cx, cy] = place(triangles[at + 2]);
     const area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax);
     if (!area) continue;
-    const [left, right] = [Math.max(Math.ceil(Math.min(ax, bx, cx)), 0), Math.min(Math.floor(Math.max(ax, bx, cx)), size - 1)];
-    const [top, bottom] = [Math.max(Math.ceil(Math.min(ay, by, cy)), 0), Math.min(Math.floor(Math.max(ay, by, cy)), size - 1)];
-    for (let y = top; y <= bottom; y++) {
-      for (let x = left; x <= right; x++) {
-        const wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area;
-        const wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area;
-        const wa = 1 - wb - wc;
-        if (wa < 0 || wb < 0 || wc < 0) continue;
-        const texel = y * size + x;
-        triangle[texel] = at / 3;
-        shares[texel * 2] = wa;
-        shares[texel * 2 + 1] = wb;
-      }
-    }
+    overPixels(ax, ay, bx, by, cx, cy, area, size, size, (x, y, wa, wb) => {
+      const texel = y * size + x;
+      triangle[texel] = at / 3;
+      shares[texel * 2] = wa;
+      shares[texel * 2 + 1] = wb;
+    });
   }
   return { size, triangle, shares };
 }
