@@ -74,6 +74,11 @@ def to_grid(points_2d: Tensor, camera: Camera) -> Tensor:
     return (2 * points_2d + 1) / camera.image_size - 1
 
 
+def from_grid(places: Tensor, camera: Camera) -> Tensor:
+    """Crop pixels of places [..., 2] for `grid_sample`; inverse of `to_grid`."""
+    return ((places + 1) * camera.image_size - 1) / 2
+
+
 def unproject(points_2d: Tensor, depth: Tensor, camera: Camera) -> Tensor:
     """Image pixels with depth back to the world; inverse of `project`.
 

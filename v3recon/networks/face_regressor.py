@@ -25,7 +25,7 @@ from v3recon.networks.refiner import ROTATION_SIZE, Refiner, split_state
 from v3recon.types import SH_SIZE, TRANS_SIZE, FaceCoeffs
 
 FORMAT = "v3recon-face-regressor"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 IDENTITY_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 MAX_REFINEMENTS = 16
 _MAX_NUMBER = 10_000
@@ -91,10 +91,12 @@ class Estimate:
     Attributes:
         coeffs: id in standard deviations, exp in the face model's unit.
         rotation: [B, 3, 3], acts on row vectors; has a useful gradient at every pose.
+        aims: [B, P, 2] where the refiner saw its points, crop pixels; None of a first estimate.
     """
 
     coeffs: FaceCoeffs
     rotation: Tensor
+    aims: Tensor | None = None
 
 
 class FaceRegressor(nn.Module):
@@ -173,8 +175,8 @@ class FaceRegressor(nn.Module):
             )
             result = [self._estimate(state, alb, sh)]
             for _ in range(self.refinements):
-                state = self.refiner(fine, state)
-                result.append(self._estimate(state, alb, sh))
+                state, aims = self.refiner(fine, state)
+                result.append(self._estimate(state, alb, sh, aims))
         return result, seen
 
     def forward(self, image: Tensor) -> FaceCoeffs:
@@ -197,12 +199,14 @@ class FaceRegressor(nn.Module):
         """Logits [B, 12, S / 2, S / 2] of what each place of the crops shows."""
         return self.encoder(image)[2]
 
-    def _estimate(self, state: Tensor, alb: Tensor, sh: Tensor) -> Estimate:
+    def _estimate(
+        self, state: Tensor, alb: Tensor, sh: Tensor, aims: Tensor | None = None
+    ) -> Estimate:
         shape, six, trans = split_state(state)
         id_coeffs, exp = (shape * self.unit).split(self.sizes[:2], 1)
         rotation = rotation_6d_to_matrix(six)
         angle = torch.zeros_like(trans)  # a matrix is read, see `Estimate`
-        return Estimate(FaceCoeffs(id_coeffs, exp, alb, angle, sh, trans), rotation)
+        return Estimate(FaceCoeffs(id_coeffs, exp, alb, angle, sh, trans), rotation, aims)
 
     @torch.no_grad()
     def set_face_model(self, model: LinearFaceModel) -> None:
@@ -302,6 +306,8 @@ def face_regressor_of(
         version = int(said.pop("format_version"))
         if version > FORMAT_VERSION:
             raise ValueError(f"format {version} is newer than this version of v3recon; update it")
+        if version < FORMAT_VERSION:
+            raise ValueError(f"format {version} is of an older version of v3recon; train it anew")
         said["config"]["sizes"] = tuple(said["config"]["sizes"])
         said["config"] = FaceRegressorConfig(**said["config"])
         description = FaceRegressorDescription(**said)

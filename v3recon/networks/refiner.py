@@ -1,10 +1,11 @@
 """One correction of an estimate, applied again and again: the mesh reads the map where it lies.
 
 Points of the estimated mesh are projected into the fine map; a patch around each, its samples
-denser toward the point, goes through one small network that knows which point it is; all of them
-together with the estimate give the change of the coefficients. The loop is that of RAFT (Teed and
-Deng, ECCV 2020) and PyMAF (Zhang et al., ICCV 2021): the same weights each time, the point's places
-without gradient.
+denser toward the point, goes through one small network that knows which point it is. All of them
+together with the estimate give a change of the coefficients; each of them says where its point is
+and how sure that is, and a Gauss-Newton step brings the mesh there (`networks.point_solver`). The
+loop is that of RAFT (Teed and Deng, ECCV 2020) and PyMAF (Zhang et al., ICCV 2021): the same
+weights each time, the point's places without gradient.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.geometry.camera import Camera, project, to_grid
+from v3recon.geometry.camera import Camera, from_grid, project, to_grid
 from v3recon.geometry.point_sets import farthest_point_sampling
 from v3recon.geometry.rotation import rotation_6d_to_matrix
+from v3recon.networks.point_solver import ROTATION_CHANGE, gauss_newton_step
 from v3recon.types import TRANS_SIZE
 
 ROTATION_SIZE = 6
@@ -25,6 +27,16 @@ POINT_CHANNELS = 16
 PATCH_WIDTH = 64
 OFFSETS = (-4.5, -1.5, 0.0, 1.5, 4.5)
 """Samples of a patch along a side, cells of the map: dense near the point, and far-sighted."""
+AIM_UNIT = 10.0
+"""Crop pixels per unit of a point's offset inside the network."""
+STEEP = 8.0
+"""Logarithms of weights and dampings per unit inside the network, so that they learn as fast."""
+WEIGHT_LIMITS = (-13.0, 3.0)
+"""Between which the logarithm of a point's weight is kept."""
+FIRST_WEIGHT, FIRST_DAMPING = -7.0, 3.0
+"""Logarithms before training: points count little, the step is small."""
+ROTATION_DAMPING, PLACE_DAMPING = 100.0, 30.0
+"""Damping of rotation (radians) and place (decimetres) relative to that of a coefficient."""
 
 
 class Refiner(nn.Module):
@@ -40,6 +52,7 @@ class Refiner(nn.Module):
     index: Tensor
     mean: Tensor
     basis: Tensor
+    damping_scale: Tensor
 
     def __init__(self, map_width: int, shape_size: int, points: int, hidden: int) -> None:
         """Build with random weights whose changes are 0.
@@ -66,13 +79,30 @@ class Refiner(nn.Module):
             nn.Hardswish(),
             nn.Linear(hidden, state),
         )
+        self.aim = nn.Linear(PATCH_WIDTH, 3)
+        nn.init.zeros_(self.aim.weight)
+        nn.init.zeros_(self.aim.bias)
+        moved = shape_size + ROTATION_CHANGE + TRANS_SIZE
+        self.damping = nn.Parameter(torch.full((moved,), FIRST_DAMPING / STEEP))
+        scale = torch.ones(moved)
+        scale[shape_size:] = ROTATION_DAMPING
+        scale[shape_size + ROTATION_CHANGE :] = PLACE_DAMPING
+        self.register_buffer("damping_scale", scale, persistent=False)
         last = self.change[-1]
         assert isinstance(last, nn.Linear)
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def forward(self, fine: Tensor, state: Tensor) -> Tensor:
-        """The corrected state [B, K + 9] from a map [B, M, h, w] of the whole crop."""
+    def forward(self, fine: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Correct a state.
+
+        Args:
+            fine: [B, M, h, w] map of the whole crop.
+            state: [B, K + 9].
+
+        Returns:
+            The corrected state [B, K + 9], and where its points were seen, [B, P, 2] crop pixels.
+        """
         places = self.places(state.detach())
         reach = fine.new_tensor(OFFSETS)
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
@@ -80,9 +110,17 @@ class Refiner(nn.Module):
         offsets = torch.stack([columns, rows], -1).flatten(0, 1) * cell
         seen = grid_sample(fine, places[:, :, None] + offsets, align_corners=False)
         patch = self.normalize(seen.permute(0, 2, 3, 1).flatten(2))
-        read = self.narrow(torch.nn.functional.hardswish(self.widen(patch) + self.names))
-        known = torch.cat([read.flatten(1), places.flatten(1), state.detach()], 1)
-        return state + self.change(known)
+        wide = torch.nn.functional.hardswish(self.widen(patch) + self.names)
+        known = torch.cat([self.narrow(wide).flatten(1), places.flatten(1), state.detach()], 1)
+        offset, sure = self.aim(wide).split([2, 1], 2)
+        aims = from_grid(places, Camera()) + AIM_UNIT * offset
+        weights = (STEEP * sure[..., 0] + FIRST_WEIGHT).clamp(*WEIGHT_LIMITS).exp()
+        damping = (STEEP * self.damping).exp() * self.damping_scale
+        changed = gauss_newton_step(
+            split_state(state + self.change(known)), (self.mean, self.basis),
+            aims, weights, damping,
+        )  # fmt: skip
+        return changed, aims
 
     def places(self, state: Tensor) -> Tensor:
         """Where the points of a state are in the crop, [B, P, 2] in -1…1 (the crop's borders)."""

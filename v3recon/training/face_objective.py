@@ -63,6 +63,8 @@ class FaceWeights:
     detected: float = 1.0
     """Detected points; where people marked points as well, `BESIDE_MARKED` of it."""
     marked: float = 1.5
+    aims: float = 1.5
+    """Points where the refiner saw them (`Estimate.aims`), before the mesh is brought there."""
     gaps: float = 1.0
     curve: float = 0.5
     """Points of profiles on the jaw line."""
@@ -106,10 +108,20 @@ class FacePoints(nn.Module):
     part_mean: Tensor
     part_basis: Tensor
     part_normals: Tensor
+    aimed_mean: Tensor
+    aimed_basis: Tensor
 
-    def __init__(self, model: LinearFaceModel) -> None:
-        """Take them from a face model."""
+    def __init__(self, model: LinearFaceModel, aimed: Tensor) -> None:
+        """Take them from a face model.
+
+        Args:
+            model: the face model.
+            aimed: [P] vertices at which a network looks, the 68 landmarks first.
+        """
         super().__init__()
+        mean, basis = model.shape_basis_at(aimed)
+        self.register_buffer("aimed_mean", mean)
+        self.register_buffer("aimed_basis", basis)
         numbers, surface = detected_points(model)
         places = np.full(POINT_COUNT, -1)
         places[numbers] = np.arange(len(numbers))
@@ -232,6 +244,7 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
     return {
         "detected": point_loss(detected - found, found_weight * beside[:, None]),
         "marked": point_loss(difference, marked_weight),
+        "aims": aim_loss(estimate, target, marked_weight, batch, points),
         "gaps": gap_loss(detected[:, points.detected_68], marked, batch),
         "curve": curve_loss(marked, batch),
         "parts": part_loss(estimate, batch, points),
@@ -252,6 +265,36 @@ def point_loss(difference: Tensor, weight: Tensor) -> Tensor:
     distance = (difference.square().sum(-1) + 1).sqrt() - 1
     total = (weight * distance).sum(1) / weight.shape[1]
     return total.mean() / PIXELS
+
+
+def aim_loss(
+    estimate: Estimate, target: Tensor, weight: Tensor, batch: FaceBatch, points: FacePoints
+) -> Tensor:
+    """Where the refiner saw its points: inner landmarks of marked photos, all of drawn heads.
+
+    Args:
+        estimate: B faces.
+        target: [B, 68, 2] where the landmarks are, crop pixels.
+        weight: [B, 68] of them.
+        batch: the samples.
+        points: of the face model.
+    """
+    aims = estimate.aims
+    if aims is None or aims.shape[1] < weight.shape[1]:
+        return target.new_zeros(())
+    code = batch.truth[:, : points.aimed_basis.shape[-1]]
+    offset = (code @ points.aimed_basis.flatten(0, 1).T).unflatten(1, points.aimed_mean.shape)
+    posed = (points.aimed_mean + offset) @ batch.rotation + batch.trans[:, None]
+    drawn = batch.truth_weight[:, None] > 0
+    wanted = torch.where(drawn[..., None], project(posed, Camera()), 0.0)
+    inner = torch.zeros(aims.shape[:2], device=aims.device)
+    inner[:, JAW.stop : weight.shape[1]] = weight[:, JAW.stop :]
+    of_marks = torch.zeros_like(wanted)
+    of_marks[:, : weight.shape[1]] = target
+    wanted = torch.where(drawn[..., None], wanted, of_marks)
+    # The mean of `point_loss` is over all points, of which few are marked.
+    scale = aims.shape[1] / weight.shape[1]
+    return point_loss(aims - wanted, torch.where(drawn, 1.0, scale * inner))
 
 
 def loose_shift(marked: Tensor, batch: FaceBatch) -> Tensor:

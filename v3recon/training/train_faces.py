@@ -132,7 +132,7 @@ def train(
     if path.exists():
         resume(path, state, recipe, inputs)
     stop = _Stop(options.stop_after)
-    points = FacePoints(model).to(device)
+    points = FacePoints(model, network.refiner.index).to(device)
     shares = known_shares(tables["train"], recipe.shares)
     rows = rows_by_source(tables["train"], list(shares), recipe.rare)
     say(describe_photos(tables, shares, recipe))
