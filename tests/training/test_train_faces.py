@@ -20,9 +20,10 @@ from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
 from v3recon.face_models.load import load_face_model
 from v3recon.fitting.part_targets import part_aims
-from v3recon.geometry.camera import Camera, to_clip
+from v3recon.geometry.camera import Camera, project, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.networks.face_regressor import Estimate, load_face_regressor
+from v3recon.networks.refiner import looking_points
 from v3recon.reconstruct.reconstructor import FaceReconstructor
 from v3recon.render.rasterize import rasterize
 from v3recon.training.face_objective import (
@@ -71,7 +72,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def points(model):
-    return FacePoints(model)
+    return FacePoints(model, looking_points(model, 80))
 
 
 def truth_batch(points, count=3):
@@ -108,6 +109,27 @@ def test_the_truth_has_no_loss_and_anything_else_has(points):
     wrong = replace(estimate, coeffs=replace(estimate.coeffs, id=estimate.coeffs.id + 3))
     terms = estimate_terms(wrong, batch, points)
     assert all(float(terms[name]) > 5e-2 for name in ("detected", "marked", "truth_shape"))
+
+
+def test_points_are_aimed_at_the_truth_of_drawn_heads_and_at_marks_of_photos(points):
+    estimate, batch = truth_batch(points)
+    posed = points.aimed_mean + torch.einsum(
+        "pck,bk->bpc", points.aimed_basis, batch.truth[:, : points.aimed_basis.shape[-1]]
+    )
+    aims = project(posed @ batch.rotation + batch.trans[:, None], Camera())
+    torch.testing.assert_close(aims[:, :68], batch.marked, atol=1e-3, rtol=0)
+    right = replace(estimate, aims=aims)
+    assert abs(float(estimate_terms(right, batch, points)["aims"])) < 1e-4
+    beside = aims.clone()
+    beside[:, 70:] += 8  # points without a landmark
+    of_drawn = estimate_terms(replace(estimate, aims=beside), batch, points)["aims"]
+    real = replace(batch, truth_weight=torch.zeros(3))
+    of_photos = estimate_terms(replace(estimate, aims=beside), real, points)["aims"]
+    assert float(of_drawn) > 0.05 and abs(float(of_photos)) < 1e-4
+    beside = aims.clone()
+    beside[:, 17:68] += 8
+    assert float(estimate_terms(replace(estimate, aims=beside), real, points)["aims"]) > 0.3
+    assert float(estimate_terms(estimate, real, points)["aims"]) == 0
 
 
 def test_a_loose_source_may_be_shifted_and_others_may_not(points):
@@ -403,7 +425,7 @@ def test_the_large_network_learns_an_official_model_with_drawn_heads(options, tm
 
 def test_points_that_an_official_model_lacks_say_nothing(model):
     official = synthetic_face_model()
-    points, whole = FacePoints(official), FacePoints(model)
+    points, whole = (FacePoints(one, looking_points(one, 80)) for one in (official, model))
     assert points.mean.shape == (136, 3) and whole.mean.shape == (536, 3)
     torch.testing.assert_close(points.mean[:68], points.mean[68:])
     estimate, batch = truth_batch(points)

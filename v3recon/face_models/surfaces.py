@@ -26,6 +26,8 @@ _SURFACES = {"eyes": ("eyeballs",), "teeth": ("upper_teeth", "lower_teeth"), "to
 
 SKIN = "skin"
 
+_OUTER = ("face", "scalp", "ears", "neck")
+
 
 def surface_faces(model: LinearFaceModel) -> dict[str, Tensor]:
     """Rows of `model.faces` of each surface that the model has, every triangle once.
@@ -46,3 +48,12 @@ def surface_faces(model: LinearFaceModel) -> dict[str, Tensor]:
         rest &= ~inside
     named = {SKIN: every[rest]} | result
     return {name: rows for name, rows in named.items() if len(rows)}
+
+
+def outer_skin(model: LinearFaceModel) -> Tensor:
+    """Vertices [V] bool of the outer skin; all of a model that names no surfaces."""
+    if model.group_labels is None:
+        return torch.ones_like(model.part_labels, dtype=torch.bool)
+    return torch.isin(
+        model.group_labels, model.group_labels.new_tensor([GROUP_NAMES.index(n) for n in _OUTER])
+    )

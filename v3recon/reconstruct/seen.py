@@ -60,6 +60,15 @@ def cover_at(seen: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
     return _read(seen[:, FIRST_COVER:].float().sum(1, keepdim=True), points_2d, camera)
 
 
+def other_than_face_at(seen: Tensor, points_2d: Tensor, camera: Camera) -> Tensor:
+    """How probably points show none of the eight parts: background, or what lies before the face.
+
+    Arguments and result are those of `cover_at`.
+    """
+    parts = seen[:, 1:FIRST_COVER].float().sum(1, keepdim=True)
+    return 1 - _read(parts, points_2d, camera)
+
+
 def near_hair_at(seen: Tensor, points_2d: Tensor, camera: Camera, around: float) -> Tensor:
     """How probably hair lies before or near points: its shadow falls on the skin beside it.
 
