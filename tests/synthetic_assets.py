@@ -138,9 +138,9 @@ def random_network(backbone: str, seed: int = 0) -> dict[str, torch.Tensor]:
                 module.momentum = None  # cumulative mean: one pass sets the statistics
         with torch.no_grad():
             network.train()
-            network.features(pictures)
+            network.backbone(pictures)
             network.eval()
-            features = network.features(pictures).flatten(1)
+            features = network.backbone(pictures)
             scales = (0.7, 0.6, 0.7, 0.15, 0.08, 0.05, 0.08)  # id exp alb angle sh txy tz
             for head, scale in zip(network.final_layers, scales, strict=True):
                 weight = torch.randn(head.weight.shape[:2])

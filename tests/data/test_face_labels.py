@@ -34,8 +34,8 @@ def class_of(name: str) -> int:
 
 @pytest.fixture(scope="module")
 def face() -> Face:
-    """PhotoFace with an open mouth, turned a little, in a photo of 300 x 400."""
-    model = load_face_model("photoface")
+    """PhotoHead with an open mouth, turned a little, in a photo of 300 x 400."""
+    model = load_face_model("photohead")
     coeffs = FaceCoeffs.zeros(1, model.sizes)
     coeffs.angle[:] = torch.tensor([[0.05, 0.3, -0.1]])
     coeffs.id[:] = 0.5 * torch.randn(coeffs.id.shape, generator=torch.Generator().manual_seed(0))
@@ -62,7 +62,8 @@ def test_masks_hold_the_parts_and_the_inner_mouth(face):
         np.testing.assert_array_equal(mask == class_of(name), labels == label)
     rows, columns = np.nonzero(mask == class_of("inner_mouth"))
     lips = face.landmarks_68[[62, 66]].mean(0).numpy()
-    assert len(rows) > 50 and np.hypot(columns.mean() - lips[0], rows.mean() - lips[1]) < 3
+    off = np.hypot(columns.mean() - lips[0], rows.mean() - lips[1])
+    assert len(rows) > 50 and off < 0.2 * len(rows) ** 0.5
     assert set(np.unique(mask)) == {0, class_of("inner_mouth"), *map(class_of, names)}
 
 
@@ -107,7 +108,7 @@ def test_parameters_make_the_points_again(face):
     error = np.linalg.norm(posed - truth, axis=1).mean() / np.ptp(truth[:, 0])
     assert error < 0.02, "what is left is perspective"
     np.testing.assert_allclose(values["rotation"] @ values["rotation"].T, np.eye(3), atol=1e-5)
-    assert str(values["face_model"]) == "photoface"
+    assert str(values["face_model"]) == "photohead"
     assert str(values["face_model_hash"]) == face.model.content_hash
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint with random weights for PhotoFace, and small benchmarks around one photo."""
+"""A checkpoint with random weights for PhotoHead, and small benchmarks around one photo."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ import torch
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
 from v3recon.geometry.camera import Camera, project
-from v3recon.networks.checkpoints import save_checkpoint
-from v3recon.networks.regressor import Regressor
+from v3recon.networks.face_regressor import (
+    FaceRegressor,
+    FaceRegressorConfig,
+    save_face_regressor,
+)
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 
@@ -36,17 +39,18 @@ def _centered(model: LinearFaceModel) -> torch.Tensor:
 @pytest.fixture(scope="session")
 def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
-    model = load_face_model("photoface")
+    model = load_face_model("photohead")
     path = tmp_path_factory.mktemp("weights") / "random.pth"
-    regressor = Regressor("mbnetv3", model.sizes, 64, "6d")
-    trans = _centered(model)
-    regressor.final_layers[5].bias.data[:] = trans[:2]
-    regressor.final_layers[6].bias.data[:] = trans[2:]
-    save_checkpoint(
-        path,
-        regressor,
-        face_model=model,
-        crop_rule={"name": "box", "scale": 1.414},
+    config = FaceRegressorConfig(
+        input_size=64, pyramid_width=16, map_width=8, cells=4, hidden=32, points=70,
+        refiner_hidden=16, refinements=1,
+    )  # fmt: skip
+    regressor = FaceRegressor(config)
+    regressor.set_face_model(model)
+    start = sum(model.sizes[:2]) + 6
+    regressor.first[-1].bias.data[start : start + 3] = _centered(model)
+    save_face_regressor(
+        path, regressor, face_model=model, crop_rule={"name": "box", "scale": 1.414}
     )
     return path
 

@@ -54,7 +54,7 @@ def test_card_end_to_end(tmp_path, example_photo, random_weights):
     status = main(["card", "--weights", str(random_weights), "--device", "cpu", *flags])
     text = card.read_text()
     assert status == 0
-    assert text.startswith("# random\n") and "photoface" in text
+    assert text.startswith("# random\n") and "photohead" in text
     assert "| CelebAMask-HQ, val | IoU eyes" in text
     for missing in ("landmarks: no photos of helen+afw", "cfp: no photos", "skin: no photos"):
         assert f"- {missing}" in text

@@ -26,7 +26,7 @@ from v3recon.io.scan import SEVEN_OF_68, Scan
 
 @pytest.fixture(scope="module")
 def model():
-    return load_face_model("photoface")
+    return load_face_model("photohead")
 
 
 def turned(vector, scale=1.0, shift=(0, 0, 0)) -> Similarity:
@@ -104,7 +104,7 @@ def test_similarity_of_points():
 def test_regions_are_mirror_symmetric_and_where_they_should_be(model):
     region, mean = model_regions(model), mean_vertices(model)
     middle = {name: mean[region == n + 1].mean(0) for n, name in enumerate(REGIONS)}
-    assert all((region == n + 1).sum() > 500 for n in range(4))
+    assert all((region == n + 1).sum() > 400 for n in range(4))
     assert middle["forehead"][1] > middle["nose"][1] > middle["mouth"][1]
     assert middle["nose"][2] > middle["cheek"][2]
     assert all(abs(place[0]) < 2 for place in middle.values())
@@ -163,7 +163,7 @@ def test_scan_without_points(model):
     scan = Scan("b", vertices + np.array([0, 30, 400]), faces, None, "mm", "")
     used = np.arange(len(vertices))
     found = _start_without_points(scan, used, Surface(mean, faces), mean[seven])
-    assert np.linalg.norm(found(scan.vertices)[seven] - mean[seven], axis=1).max() < 6
+    assert np.linalg.norm(found(scan.vertices)[seven] - mean[seven], axis=1).max() < 7
 
 
 def test_other_programs_meshes(tmp_path, model, random_weights):
@@ -192,7 +192,7 @@ def test_drawn_heads(tmp_path, random_weights):
     assert status == 0
     found = figures["geometry_mm"]
     assert found["one photo"]["count"] == 2 and found["photos averaged"]["count"] == 1
-    assert found["fit to the scan"]["scaled"]["median"] < 0.1
+    assert found["fit to the scan"]["scaled"]["median"] < 0.15
 
 
 @pytest.mark.parametrize(

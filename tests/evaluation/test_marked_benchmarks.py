@@ -148,11 +148,11 @@ def test_visibility(tmp_path, aflw, random_weights, monkeypatch):
 
 
 def test_visibility_of_a_face(reconstructor, example_photo):
-    """A face that looks at the camera: the nose is seen, all values are cosines or below."""
+    """A face that looks at the camera, by a random network: probabilities, the nose seen best."""
     face = reconstructor(read_image(example_photo))[0]
     score, knows = landmark_visibility(face)
-    assert not knows and score.shape == (68,) and bool((score <= 1 + 1e-6).all())
-    assert score[30] > 0.9 and score[30] > score[[0, 16]].max()
+    assert knows and score.shape == (68,) and bool(((score >= 0) & (score <= 1)).all())
+    assert score[30] > score[[0, 16]].max()
 
 
 def test_cfp(tmp_path, truth, example_photo, random_weights, monkeypatch):

@@ -20,14 +20,14 @@ def test_official_model_by_name_and_by_file(model_file):
 
 
 def test_official_model_without_a_path_says_what_to_do():
-    with pytest.raises(ValueError, match=r"face_model\.npy.*photoface"):
+    with pytest.raises(ValueError, match=r"face_model\.npy.*photohead"):
         load_face_model("bfm")
 
 
 @pytest.mark.parametrize("name", ["flame", "model.txt", ""])
 def test_unknown_name(name):
     with pytest.raises(
-        ValueError, match=r"not known; use bfm, photoface, photohead, or a \.npy, \.npz or \.mat"
+        ValueError, match=r"not known; use bfm, photohead, or a \.npy, \.npz or \.mat"
     ):
         load_face_model(name)
 
@@ -37,7 +37,7 @@ def test_absent_file(tmp_path, name):
     with pytest.raises(ValueError, match="no such file"):
         load_face_model(tmp_path / name)
     with pytest.raises(ValueError, match=name):
-        load_face_model("bfm" if name.endswith("npy") else "photoface", tmp_path / name)
+        load_face_model("bfm" if name.endswith("npy") else "photohead", tmp_path / name)
 
 
 def test_two_files_at_once(model_file):

@@ -3,7 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from v3recon.face_models.photoface import load_photoface
+from v3recon.face_models.detector_mesh import load_face_mesh
+from v3recon.face_models.linear_face_model import SurfacePoints
+from v3recon.face_models.photohead import load_photohead
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.affine2d import apply_affine_2d, invert_affine_2d
 from v3recon.geometry.camera import Camera, project
@@ -14,7 +16,7 @@ CAMERA = Camera()
 
 @pytest.fixture(scope="module")
 def model():
-    return load_photoface()
+    return load_photohead()
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +25,10 @@ def faces(model):
     generator = torch.Generator().manual_seed(0)
     count = 8
     id_coeffs = torch.randn(count, 80, generator=generator)
-    exp_coeffs = torch.randn(count, 64, generator=generator) * 0.5
+    exp_coeffs = torch.rand(count, 64, generator=generator) * 0.2
     angle = (torch.rand(count, 3, generator=generator) * 2 - 1) * torch.tensor([0.4, 1.4, 0.4])
     trans = torch.randn(count, 3, generator=generator) * torch.tensor([0.1, 0.1, 0.4])
-    shape = model.vertices(id_coeffs, exp_coeffs)[:, :468]
+    shape = model.at_detector(model.vertices(id_coeffs, exp_coeffs))
     rotation = euler_to_matrix(angle)
     posed = shape @ rotation + trans[:, None]
     depth = posed[..., 2:] * (CAMERA.focal / (CAMERA.distance - trans[:, None, 2:]))
@@ -44,14 +46,14 @@ def test_exact_points_are_recovered(model, faces):
     assert fit.error.max() < 0.1
     assert degrees_between(fit.rotation, rotation).max() < 0.5
     torch.testing.assert_close(fit.coeffs.trans, trans, atol=0.08, rtol=0)
-    found = model.vertices(fit.coeffs.id, fit.coeffs.exp)[:, :468]
+    found = model.at_detector(model.vertices(fit.coeffs.id, fit.coeffs.exp))
     assert (found - shape).norm(dim=2).mean() < 0.003
 
 
 def test_coefficients_project_onto_the_points(model, faces):
     points = faces[3]
     fit = fit_landmarks(points, model)
-    shape = model.vertices(fit.coeffs.id, fit.coeffs.exp)[:, :468]
+    shape = model.at_detector(model.vertices(fit.coeffs.id, fit.coeffs.exp))
     posed = shape @ euler_to_matrix(fit.coeffs.angle) + fit.coeffs.trans[:, None]
     distance = (project(posed, CAMERA) - points[..., :2]).norm(dim=2)
     torch.testing.assert_close((distance**2).mean(1).sqrt(), fit.error, atol=2e-3, rtol=1e-3)
@@ -67,9 +69,10 @@ def test_two_dimensions_are_enough(model, faces):
 
 def test_68_points(model, faces):
     rotation, _, _, points = faces
-    index = model.landmarks_68.clone()
-    index[index >= 468] = 4
-    fit = fit_landmarks(points[:, index, :2], model, index=index, noise=0.01, iterations=8)
+    chosen = torch.from_numpy(load_face_mesh().landmarks_68)
+    where = model.detector_points
+    index = SurfacePoints(where.vertices[chosen], where.weights[chosen])
+    fit = fit_landmarks(points[:, chosen, :2], model, index=index, noise=0.01, iterations=8)
     assert fit.error.mean() < 1.0
     assert degrees_between(fit.rotation, rotation).median() < 6
 

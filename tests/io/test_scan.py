@@ -11,7 +11,7 @@ trimesh = pytest.importorskip("trimesh")
 @pytest.fixture(scope="module")
 def head():
     """Vertices in millimeters, triangles and 68 points of the open face model's mean."""
-    model = load_face_model("photoface")
+    model = load_face_model("photohead")
     zeros = (torch.zeros(1, size) for size in model.sizes[:2])
     vertices = model.vertices(*zeros)[0].double().numpy() * 100
     return vertices, model.faces.numpy(), vertices[model.landmarks_68.numpy()]

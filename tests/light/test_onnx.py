@@ -166,7 +166,7 @@ def test_rows_of_a_sparse_matrix_are_padded():
 
 
 def test_wrong_rules_and_damaged_folders(folder, tmp_path, capsys):
-    model = load_face_model("photoface")
+    model = load_face_model("photohead")
     with pytest.raises(ValueError, match="cannot be exported"):
         export_onnx(tmp_path, torch.nn.Identity(), model, {"name": "five_points"}, input_size=224)
     with pytest.raises(ValueError, match="about"):

@@ -26,7 +26,7 @@ CONFIG = FaceRegressorConfig(input_size=64, pyramid_width=16, map_width=8, cells
 
 @pytest.fixture(scope="module")
 def model():
-    return load_face_model("photoface")
+    return load_face_model("photohead")
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_wrong_files_and_sizes_are_named(network, model, tmp_path):
         load_face_regressor(path)
     with pytest.raises(ValueError, match="expected crops"):
         network(torch.rand(1, 3, 32, 32))
-    with pytest.raises(ValueError, match="the face model 'photoface' takes"):
+    with pytest.raises(ValueError, match="the face model 'photohead' takes"):
         FaceRegressor(replace(CONFIG, sizes=(80, 60, 80))).set_face_model(model)
     with pytest.raises(ValueError, match="points must be"):
         FaceRegressorConfig(points=0)

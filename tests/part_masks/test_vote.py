@@ -120,7 +120,7 @@ def test_detections_file(tmp_path: Path) -> None:
         vote.read_detections(path)
 
 
-@pytest.mark.parametrize("tool", ["photoface", "photoface with weights", "other"])
+@pytest.mark.parametrize("tool", ["photohead", "photohead with weights", "other"])
 def test_program_on_real_photos(
     tool: str,
     model: LinearFaceModel,
@@ -132,10 +132,10 @@ def test_program_on_real_photos(
     """Three photos; the points come from a fit that is made up: the mean face in the middle."""
     from v3recon.face_models.load import load_face_model
 
-    photoface = load_face_model("photoface")
+    head = load_face_model("photohead")
     camera = Camera()
-    decoded = decode(FaceCoeffs.zeros(1, photoface.sizes), photoface, camera)
-    points = torch.cat([decoded.points_2d, 100 * decoded.vertices[..., 2:]], 2)[:, :468]
+    decoded = decode(FaceCoeffs.zeros(1, head.sizes), head, camera)
+    points = head.at_detector(torch.cat([decoded.points_2d, 100 * decoded.vertices[..., 2:]], 2))
     points = points * 384 / SIZE
     folder = shared_dir / "photos" / "celebamask"
     names = sorted(path.name for path in (folder / "images").glob("*.jpg"))[:3]
@@ -144,7 +144,7 @@ def test_program_on_real_photos(
     tool, _, weights = tool.partition(" with ")
     if tool == "other":
         monkeypatch.setattr(
-            vote, "load_face_model", lambda name: photoface if name == "photoface" else model
+            vote, "load_face_model", lambda name: head if name == "photohead" else model
         )
     parser = argparse.ArgumentParser()
     vote.add_arguments(parser)
@@ -156,7 +156,7 @@ def test_program_on_real_photos(
         "--out": tmp_path / "labels.npy",
     }
     if weights:
-        options["--weights"] = find_assets(None, face_model="photoface").weights
+        options["--weights"] = find_assets(None, face_model="photohead").weights
     argv = [str(text) for pair in options.items() for text in pair]
     # Other photos of the folder have no detection and are counted; three are enough to run.
     monkeypatch.setattr(
@@ -164,7 +164,7 @@ def test_program_on_real_photos(
     )
     assert vote.run(parser.parse_args(argv)) == 0
     assert f"votes of {6 if weights else 3} photos" in capsys.readouterr().out
-    count = photoface.vertex_count if tool == "photoface" else model.vertex_count
+    count = head.vertex_count if tool == "photohead" else model.vertex_count
     labels = read_labels(tmp_path / "labels.npy", count)
     assert labels.min() >= 1
 

@@ -28,7 +28,7 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "astronaut.jpg"
 SIZE = 128
 
 
-@pytest.fixture(scope="module", params=["photoface", "photohead", "bfm"])
+@pytest.fixture(scope="module", params=["photohead", "bfm"])
 def face(request) -> Face:
     """A face that is drawn over a photo by its own model's colors."""
     name = request.param

@@ -26,7 +26,7 @@ PER_FACE = (*POINTS, "vertices", "angle_degrees")
 @pytest.fixture(scope="module")
 def faces() -> Faces:
     """Three faces of one photo, by coefficients drawn at random."""
-    model, camera = load_face_model("photoface"), Camera()
+    model, camera = load_face_model("photohead"), Camera()
     coeffs = FaceCoeffs.zeros(3, model.sizes)
     generator = torch.Generator().manual_seed(0)
     packed = coeffs.to_tensor() + 0.1 * torch.randn(coeffs.to_tensor().shape, generator=generator)

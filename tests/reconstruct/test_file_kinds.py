@@ -37,7 +37,7 @@ from v3recon.reconstruct.save import OutputChoice
 from v3recon.types import FaceCoeffs
 
 PHOTO = np.ascontiguousarray(astronaut()[:300, :400])
-MODELS = ("photoface", "photohead", "bfm")
+MODELS = ("photohead", "bfm")
 
 
 @pytest.fixture(scope="module", params=MODELS)

@@ -58,7 +58,7 @@ def test_weights():
 
 
 def test_identity_is_shared_and_landmarks_stay():
-    model, camera = load_face_model("photoface"), Camera()
+    model, camera = load_face_model("photohead"), Camera()
     packed = FaceCoeffs.zeros(3, model.sizes).to_tensor()
     packed = packed + 0.2 * torch.randn(packed.shape, generator=torch.Generator().manual_seed(1))
     coeffs = FaceCoeffs.from_tensor(packed, model.sizes)

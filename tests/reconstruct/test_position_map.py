@@ -17,7 +17,7 @@ from v3recon.types import FaceCoeffs
 from v3recon.uv.bake import uv_layout
 
 
-@pytest.fixture(scope="module", params=("photoface", "photohead", "bfm"))
+@pytest.fixture(scope="module", params=("photohead", "bfm"))
 def face(request) -> Face:
     """A face turned a little, 190 pixels wide in a photo of 300 x 400."""
     name = request.param

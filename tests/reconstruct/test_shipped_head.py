@@ -3,6 +3,7 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,15 +41,15 @@ def drawn(shipped):
     return model, heads, decoded
 
 
-def test_the_example_is_read_as_the_other_network_reads_it(face):
-    other = FaceReconstructor.from_pretrained(face_model="photoface")(EXAMPLE)[0]
-    size = float((other.landmarks_68.amax(0) - other.landmarks_68.amin(0)).prod().sqrt())
-    apart = (face.landmarks_68 - other.landmarks_68)[INNER_51].norm(dim=1).mean() / size
-    assert float(apart) < 0.04
-    assert float((face.angle_degrees - other.angle_degrees).abs().max()) < 12
-    for part in (4, 7):  # nose, skin
-        one, two = (f.parts().part_bits >> part & 1 for f in (face, other))
-        assert (one & two).sum() / (one | two).sum() > 0.6
+def test_the_example_is_read_as_another_network_read_it(face):
+    """Points 17…67 by an independent network (1.8 % on Helen)."""
+    golden = Path(__file__).parents[1] / "golden" / "astronaut_inner_51.csv"
+    points = torch.from_numpy(np.loadtxt(golden, delimiter=",", skiprows=1)).float()
+    size = float((face.landmarks_68.amax(0) - face.landmarks_68.amin(0)).prod().sqrt())
+    apart = (face.landmarks_68[INNER_51] - points).norm(dim=1).mean() / size
+    assert float(apart) < 0.035
+    expected = torch.tensor([5.0, 0.1, -2.5])
+    assert float((face.angle_degrees - expected).abs().max()) < 10
 
 
 def test_what_is_seen_of_the_example(face):

@@ -8,7 +8,6 @@ import importlib
 import json
 import zipfile
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,6 @@ from v3recon.evaluation.landmark_scores import read_points_file
 from v3recon.face_models.bfm import load_bfm, load_similarity_landmarks
 from v3recon.face_models.deep3d import DEEP3D_VARIABLES, load_deep3d
 from v3recon.face_models.detector_mesh import POINT_COUNT
-from v3recon.face_models.photoface import load_photoface
 from v3recon.face_models.photohead import load_photohead
 from v3recon.io.celebamask import read_celebamask
 from v3recon.io.given_faces import open_given_faces, read_faces
@@ -40,12 +38,12 @@ from v3recon.io.photo_index import (
 )
 from v3recon.io.scan import read_points_3d, read_scan
 from v3recon.io.tensors import read_tensor_file
-from v3recon.networks.checkpoints import FORMAT as CHECKPOINT_FORMAT
 from v3recon.networks.checkpoints import load_checkpoint
+from v3recon.networks.face_regressor import FORMAT as CHECKPOINT_FORMAT
 from v3recon.training.run_state import FORMAT as STATE_FORMAT
 from v3recon.training.run_state import FORMAT_VERSION, read_run
 
-DEFAULT_WEIGHTS = Path(v3recon.networks.__file__).parent / "data" / "photoface_mbnetv3.pth"
+DEFAULT_WEIGHTS = Path(v3recon.networks.__file__).parent / "data" / "photohead_lite0.pth"
 
 
 def _photo() -> Image.Image:
@@ -251,25 +249,6 @@ def _face_model(folder: Path) -> list[Path]:
     return [folder / "face_model.npy"]
 
 
-def _small_photoface(folder: Path) -> list[Path]:
-    path = folder / "model.npz"
-    np.savez_compressed(path, **_photoface_arrays())
-    return [path]
-
-
-@functools.cache
-def _photoface_arrays() -> dict[str, np.ndarray]:
-    """The shipped model's arrays with few modes, so that reading one takes little time."""
-    import v3recon.face_models.photoface as module
-
-    with np.load(Path(module.__file__).parent / "data" / "photoface.npz") as file:
-        arrays = {key: file[key] for key in file.files}
-    for key in ("id_basis", "exp_basis", "alb_basis"):
-        arrays[key] = arrays[key][..., :2]
-    arrays["expression_coeffs"] = arrays["expression_coeffs"][..., :2]
-    return arrays
-
-
 def _small_photohead(folder: Path) -> list[Path]:
     path = folder / "head.npz"
     np.savez_compressed(path, **_photohead_arrays())
@@ -290,7 +269,7 @@ def _photohead_arrays() -> dict[str, np.ndarray]:
 def _description(folder: Path) -> list[Path]:
     """The JSON text inside a checkpoint."""
     path = folder / "description.json"
-    path.write_text(json.dumps(asdict(load_checkpoint(DEFAULT_WEIGHTS).description)))
+    path.write_text(read_tensor_file(DEFAULT_WEIGHTS)["description"])
     return [path]
 
 
@@ -336,5 +315,4 @@ FORMATS = (
     Format("points of a scan", _scan_points, read_points_3d),
     Format("face_model.npy", _face_model, load_bfm),
     Format("head .npz", _small_photohead, load_photohead),
-    Format("model .npz", _small_photoface, load_photoface),
 )

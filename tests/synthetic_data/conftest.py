@@ -9,10 +9,10 @@ from v3recon.synthetic_data.source_face import SourceFace
 
 
 @pytest.fixture(scope="session")
-def photoface() -> LinearFaceModel:
-    return load_face_model("photoface")
+def head() -> LinearFaceModel:
+    return load_face_model("photohead")
 
 
 @pytest.fixture(scope="session")
-def face(photoface: LinearFaceModel) -> SourceFace:
-    return make_face(photoface)
+def face(head: LinearFaceModel) -> SourceFace:
+    return make_face(head)

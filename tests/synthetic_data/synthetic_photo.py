@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from v3recon.decode import decode
-from v3recon.face_models.detector_mesh import POINT_COUNT
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.mesh_labels import polygon_labels
@@ -22,8 +21,8 @@ def mean_mesh(model: LinearFaceModel, yaw: float = 0.0) -> np.ndarray:
     coeffs = FaceCoeffs.zeros(1, model.sizes)
     coeffs.angle[:, 1] = yaw
     decoded = decode(coeffs, model, Camera())
-    depth = decoded.vertices[0, :POINT_COUNT, 2:] * 101.5
-    points = torch.cat([decoded.points_2d[0, :POINT_COUNT], depth], 1).numpy().astype(float)
+    places = torch.cat([decoded.points_2d, decoded.vertices[..., 2:] * 101.5], 2)
+    points = model.at_detector(places)[0].numpy().astype(float)
     return points + np.array([(SIDE - 224) / 2, (SIDE - 224) / 2, 0])
 
 

@@ -12,27 +12,27 @@ from v3recon.synthetic_data.source_face import SkippedPhotoError
 MIRROR = load_face_mesh().mirror
 
 
-def test_every_kind_changes_what_it_names(face, photoface):
+def test_every_kind_changes_what_it_names(face, head):
     before = openings(face.points[:, :2])
     for kind in KINDS:
-        after = openings(edit_expression(face, kind, photoface, MIRROR, [1]).points[:, :2])
+        after = openings(edit_expression(face, kind, head, MIRROR, [1]).points[:, :2])
         closed = [side for side in ("right_eye", "left_eye") if after[side] < 0.01]
         wanted = {"eyes_closed": 2, "mouth_open+eyes_closed": 2, "one_eye_closed": 1}.get(kind, 0)
         assert len(closed) == wanted, kind
         assert (after["mouth"] > before["mouth"] + 0.15) == kind.startswith("mouth_open"), kind
 
 
-def test_lids_meet_along_the_whole_eye(face, photoface):
-    points = edit_expression(face, "eyes_closed", photoface, MIRROR, [0]).points
+def test_lids_meet_along_the_whole_eye(face, head):
+    points = edit_expression(face, "eyes_closed", head, MIRROR, [0]).points
     for upper, lower in ((160, 144), (158, 153), (387, 373), (385, 380)):
         np.testing.assert_array_equal(points[upper], points[lower])
 
 
-def test_an_amount_leaves_its_share_of_the_gap(face, photoface):
+def test_an_amount_leaves_its_share_of_the_gap(face, head):
     before = openings(face.points[:, :2])
     for amount in (0.4, 0.8):
         closing = Closing((amount, amount))
-        edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0], closing)
+        edited = edit_expression(face, "eyes_closed", head, MIRROR, [0], closing)
         after = openings(edited.points[:, :2])
         assert edited.amounts == (amount, amount)
         for eye in ("right_eye", "left_eye"):
@@ -46,22 +46,22 @@ def _upper_share(face, model, seed, closing):
     return down / (down + up)
 
 
-def test_the_upper_lid_closes_eyes_and_both_narrow_them(face, photoface):
+def test_the_upper_lid_closes_eyes_and_both_narrow_them(face, head):
     closed, narrowed = (
-        np.array([_upper_share(face, photoface, seed, Closing((a, a))) for seed in range(24)])
+        np.array([_upper_share(face, head, seed, Closing((a, a))) for seed in range(24)])
         for a in (1.0, 0.6)
     )
     assert closed.min() > 0.55
-    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0])
+    edited = edit_expression(face, "eyes_closed", head, MIRROR, [0])
     moved = edited.points[:, 1] - face.points[:, 1]
     assert moved[159] > -1.2 * moved[145] and moved[159] > 3
     assert 0.2 < narrowed.min() < 0.45 and narrowed.max() > 0.75
 
 
-def test_two_eyes_close_unequally(face, photoface):
+def test_two_eyes_close_unequally(face, head):
     closing = Closing((0.4, 0.9))
     for seed in range(6):
-        edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [seed], closing)
+        edited = edit_expression(face, "eyes_closed", head, MIRROR, [seed], closing)
         before, after = openings(face.points[:, :2]), openings(edited.points[:, :2])
         for side, amount in zip(edited.closed, edited.amounts, strict=True):
             eye = f"{side}_eye"
@@ -86,34 +86,34 @@ def test_closed_and_half_closed_are_drawn_by_their_share():
             Closing(amount, partial)
 
 
-def test_only_displacements_are_added(face, photoface):
+def test_only_displacements_are_added(face, head):
     """A detection that the model cannot fit moves by the same displacement."""
     noise = np.random.default_rng(0).normal(0, 1.5, face.points.shape)
     noisy = replace(face, points=face.points + noise)
-    clean = edit_expression(face, "mouth_open", photoface, MIRROR, [3]).points - face.points
-    moved = edit_expression(noisy, "mouth_open", photoface, MIRROR, [3]).points - noisy.points
+    clean = edit_expression(face, "mouth_open", head, MIRROR, [3]).points - face.points
+    moved = edit_expression(noisy, "mouth_open", head, MIRROR, [3]).points - noisy.points
     np.testing.assert_allclose(moved, clean, atol=1e-9)
 
 
-def test_upper_face_stays_when_the_jaw_drops(face, photoface):
-    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [3]).points - face.points
+def test_upper_face_stays_when_the_jaw_drops(face, head):
+    moved = edit_expression(face, "mouth_open", head, MIRROR, [3]).points - face.points
     assert np.linalg.norm(moved[[10, 151, 168, 33, 263], :2], axis=1).max() < 1.5
     assert moved[14, 1] > 5 and moved[152, 1] > 1.5  # lip and chin go down the picture
 
 
-def test_draws_are_repeatable(face, photoface):
+def test_draws_are_repeatable(face, head):
     first, again, other = (
-        edit_expression(face, "frown", photoface, MIRROR, seed).points for seed in ([7], [7], [8])
+        edit_expression(face, "frown", head, MIRROR, seed).points for seed in ([7], [7], [8])
     )
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.05
 
 
-def test_refuses_what_the_photo_shows_already(face, photoface):
-    shut = replace(face, points=edit_expression(face, "eyes_closed", photoface, MIRROR, [0]).points)
+def test_refuses_what_the_photo_shows_already(face, head):
+    shut = replace(face, points=edit_expression(face, "eyes_closed", head, MIRROR, [0]).points)
     with pytest.raises(SkippedPhotoError, match="eye is closed"):
-        edit_expression(shut, "eyes_closed", photoface, MIRROR, [0])
+        edit_expression(shut, "eyes_closed", head, MIRROR, [0])
     points = face.points.copy()
     points[14, 1] += 0.5 * np.linalg.norm(points[61] - points[291])
     with pytest.raises(SkippedPhotoError, match="mouth is open"):
-        edit_expression(replace(face, points=points), "mouth_open", photoface, MIRROR, [0])
+        edit_expression(replace(face, points=points), "mouth_open", head, MIRROR, [0])

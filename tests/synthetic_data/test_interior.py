@@ -14,8 +14,8 @@ from v3recon.synthetic_data.warp import expression_map, remap
 MIRROR = load_face_mesh().mirror
 
 
-def drawn(face, kind, photoface, seed=0):
-    edited = edit_expression(face, kind, photoface, MIRROR, [4])
+def drawn(face, kind, head, seed=0):
+    edited = edit_expression(face, kind, head, MIRROR, [4])
     warped = remap(face.canvas, expression_map(face.points, edited.points, edited.closed, 192))
     return edited, warped, paint(warped, face, edited, np.random.default_rng(seed))
 
@@ -26,8 +26,8 @@ def region(points, grow):
     return cv2.dilate(mask, np.ones((grow, grow))) > 0
 
 
-def test_only_the_mouth_is_painted(face, photoface):
-    edited, warped, painted = drawn(face, "mouth_open", photoface)
+def test_only_the_mouth_is_painted(face, head):
+    edited, warped, painted = drawn(face, "mouth_open", head)
     inside = region(edited.points[load_face_mesh().mouth, :2], 13)
     changed = (painted != warped).any(2)
     assert not changed[~inside].any()
@@ -36,8 +36,8 @@ def test_only_the_mouth_is_painted(face, photoface):
     assert painted[y, x].mean() < 0.6 * skin_look(face).color.mean()  # a cavity is dark
 
 
-def test_closed_lids_have_the_color_of_skin(face, photoface):
-    edited, _, painted = drawn(face, "eyes_closed", photoface)
+def test_closed_lids_have_the_color_of_skin(face, head):
+    edited, _, painted = drawn(face, "eyes_closed", head)
     x, y = np.round(0.5 * edited.points[27, :2] + 0.5 * edited.points[159, :2]).astype(int)
     lid = painted[y - 1 : y + 2, x - 1 : x + 2].reshape(-1, 3).mean(0)
     assert np.abs(lid - skin_look(face).color).max() < 45
@@ -45,22 +45,22 @@ def test_closed_lids_have_the_color_of_skin(face, photoface):
     assert face.canvas[near[1], near[0]].mean() < 80  # where the dark eye was
 
 
-def test_grey_photos_stay_grey(photoface):
+def test_grey_photos_stay_grey(head):
     for kind in ("mouth_open", "eyes_closed"):
-        _, _, painted = drawn(make_face(photoface, grey=True), kind, photoface)
+        _, _, painted = drawn(make_face(head, grey=True), kind, head)
         assert np.ptp(painted.astype(int), axis=2).max() <= 3, kind
 
 
-def test_paint_is_repeatable_and_writes_nothing_into_its_input(face, photoface):
-    edited, warped, first = drawn(face, "mouth_open+eyes_closed", photoface, 5)
+def test_paint_is_repeatable_and_writes_nothing_into_its_input(face, head):
+    edited, warped, first = drawn(face, "mouth_open+eyes_closed", head, 5)
     kept = warped.copy()
     again = paint(warped, face, edited, np.random.default_rng(5))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(warped, kept)
 
 
-def test_furrows_are_shaded_in_skin_only(face, photoface):
-    edited, warped, painted = drawn(face, "frown", photoface)
+def test_furrows_are_shaded_in_skin_only(face, head):
+    edited, warped, painted = drawn(face, "frown", head)
     brows = edited.points[[107, 336, 55, 285, 8, 9], :2]
     changed = (painted != warped).any(2)
     assert changed.sum() > 20 and not changed[~region(brows, 25)].any()

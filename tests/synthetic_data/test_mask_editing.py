@@ -42,12 +42,12 @@ def test_no_edit_leaves_the_parts(face):
     assert (edited != mask).mean() < 0.01
 
 
-def test_edits_change_the_parts(face, photoface):
+def test_edits_change_the_parts(face, head):
     mask = classes_of_labels(face.labels)
-    shut = edit_expression(face, "eyes_closed", photoface, MIRROR, [0]).points
+    shut = edit_expression(face, "eyes_closed", head, MIRROR, [0]).points
     edited = edit_mask(mask, face.points, shut)
     assert not np.isin(edited, (4, 5)).any() and np.isin(mask, (4, 5)).any()
-    opened = edit_expression(face, "mouth_open", photoface, MIRROR, [0]).points
+    opened = edit_expression(face, "mouth_open", head, MIRROR, [0]).points
     edited = edit_mask(mask, face.points, opened)
     assert (edited == 10).sum() > 50
     rows_before, rows_after = (np.nonzero(m == 12)[0].mean() for m in (mask, edited))

@@ -27,25 +27,25 @@ def test_nothing_moves_nothing_changes(face):
     np.testing.assert_allclose(remap(face.canvas, source_map), face.canvas, atol=2)
 
 
-def test_a_point_shows_where_it_came_from(face, photoface):
-    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+def test_a_point_shows_where_it_came_from(face, head):
+    moved = edit_expression(face, "mouth_open", head, MIRROR, [2]).points
     source_map = expression_map(face.points, moved, (), SIDE)
     for k in (152, 17, 205, 425):  # chin, lower lip, cheeks
         column, row = np.round(moved[k, :2]).astype(int)
         assert np.abs(source_map[row, column] - face.points[k, :2]).max() < 2.0
 
 
-def test_border_of_the_picture_stays(face, photoface):
-    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+def test_border_of_the_picture_stays(face, head):
+    moved = edit_expression(face, "mouth_open", head, MIRROR, [2]).points
     source_map = expression_map(face.points, moved, (), SIDE)
     plain = affine_map(np.eye(2, 3), SIDE)
     np.testing.assert_allclose(source_map[:3], plain[:3], atol=0.3)
     np.testing.assert_allclose(source_map[:, [0, 1, -2, -1]], plain[:, [0, 1, -2, -1]], atol=0.3)
 
 
-def test_rings_do_not_cross_each_other(face, photoface):
+def test_rings_do_not_cross_each_other(face, head):
     """Along each spoke the rings keep their order below the dropped chin."""
-    moved = edit_expression(face, "mouth_open", photoface, MIRROR, [2]).points
+    moved = edit_expression(face, "mouth_open", head, MIRROR, [2]).points
     _, after = move_sheet(face.points, moved)
     outline = load_face_mesh().outline
     spoke = int(np.flatnonzero(outline == 152)[0])
@@ -53,8 +53,8 @@ def test_rings_do_not_cross_each_other(face, photoface):
     assert (np.diff([moved[152, 1], *rings]) > 0).all()
 
 
-def test_lid_takes_skin_from_above_the_eye_only(face, photoface):
-    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0])
+def test_lid_takes_skin_from_above_the_eye_only(face, head):
+    edited = edit_expression(face, "eyes_closed", head, MIRROR, [0])
     for side, upper in (("right", 159), ("left", 386)):
         source, target = lid_sheet(face.points, edited.points, side)
         middle = source.reshape(14, 41, 2)[:, 20]
@@ -77,8 +77,8 @@ def test_folds_are_found(face):
 
 
 @pytest.mark.parametrize("gaze", [0.0, 0.5])
-def test_what_shows_of_a_half_closed_eye_stays_or_looks_down(face, photoface, gaze):
-    edited = edit_expression(face, "eyes_closed", photoface, MIRROR, [0], Closing((0.6, 0.6)))
+def test_what_shows_of_a_half_closed_eye_stays_or_looks_down(face, head, gaze):
+    edited = edit_expression(face, "eyes_closed", head, MIRROR, [0], Closing((0.6, 0.6)))
     source, target = eye_sheet(face.points, edited.points, "right", gaze)
     source, target = source.reshape(8, 41, 2), target.reshape(8, 41, 3)
     middle = target[3, 20, :2]

@@ -44,7 +44,7 @@ from v3recon.types import FaceCoeffs
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 SMALL = """
-face_model = "photoface"
+face_model = "photohead"
 imagenet = false
 batch_size = 4
 steps = {steps}
@@ -67,7 +67,7 @@ refinements = 1
 
 @pytest.fixture(scope="module")
 def model():
-    return load_face_model("photoface")
+    return load_face_model("photohead")
 
 
 @pytest.fixture(scope="module")
@@ -379,7 +379,7 @@ def official_run(options, folder, *changes):
     """A small run on the made-up official model with changes of the recipe's text."""
     assets = write_official_assets(folder / "assets", networks=())
     text = SMALL.format(steps=14)
-    for old, new in (("photoface", "bfm"), *changes):
+    for old, new in (("photohead", "bfm"), *changes):
         assert old in text
         text = text.replace(old, new)
     (folder / "bfm.toml").write_text(text)

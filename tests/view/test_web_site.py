@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from synthetic_assets import synthetic_face_model
 
 from v3recon.cli.export import main
 from v3recon.cli.view import server_of
@@ -109,8 +110,8 @@ def test_head_arrays_are_the_models(site):
 
 
 def test_other_models_and_flags_are_refused(tmp_path, capsys):
-    model = load_face_model("photoface")
-    with pytest.raises(ValueError, match="photoface is not; use the face model photohead"):
+    model = synthetic_face_model()
+    with pytest.raises(ValueError, match="bfm is not; use the face model photohead"):
         export_web(tmp_path, torch.nn.Identity(), model, {"name": "box"}, input_size=128)
     assert main(["web", str(tmp_path), "--batch", "1"]) == 2
     assert main(["web", str(tmp_path), "--int8", str(PHOTO)]) == 2

@@ -38,7 +38,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("-s", "--savepath", type=Path, required=True, help="folder of the shards")
     add("--shard-size", type=int, default=1000, help="photos in a shard (default: 1000)")
     add("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)")
-    add("--face-model", help="photoface, photohead, bfm, or a file")
+    add("--face-model", help="photohead, bfm, or a file")
     add("--assets", help="official 3DDFA_V3 assets, or a checkpoint")
     add("--weights", help="a checkpoint, instead of the assets'")
     add("--device", default="cpu", help="cpu, cuda, … (default: cpu)")

@@ -73,7 +73,7 @@ def _parser(with_vote: bool) -> argparse.ArgumentParser:
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--face-model", default="photoface", help="photoface, or the path of a model file"
+        "--face-model", default="photohead", help="photohead, or the path of a model file"
     )
 
 
@@ -105,8 +105,8 @@ def _import(arguments: argparse.Namespace) -> int:
     from v3recon.part_masks.relabel import relabel_model_file
 
     source = Path(arguments.face_model)
-    if arguments.face_model == "photoface":
-        data = resources.files("v3recon.face_models") / "data" / "photoface.npz"
+    if arguments.face_model == "photohead":
+        data = resources.files("v3recon.face_models") / "data" / "photohead.npz"
         with resources.as_file(data) as source:
             relabel_model_file(source, arguments.labels, arguments.out)
     else:

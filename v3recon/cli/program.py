@@ -54,7 +54,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """Flags that choose a face model and a network; `reconstructor_of` reads them."""
     add = parser.add_argument
     add("--face-model", metavar="NAME",
-        help="photoface, photohead, bfm, or a file, instead of the assets'")  # fmt: skip
+        help="photohead, bfm, or a file, instead of the assets'")  # fmt: skip
     add("--assets", metavar="FOLDER", help="official assets, or a checkpoint")
     add("--weights", metavar="FILE", help="a checkpoint, instead of the assets'")
     add("--backbone", choices=("resnet50", "mbnetv3"), help="where assets have both")

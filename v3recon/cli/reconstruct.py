@@ -147,14 +147,14 @@ class ReconstructConfig:
     assets: Path | None = field(
         default=None,
         metadata=_cli(
-            "official 3DDFA_V3 assets (default: PhotoFace and the weights in the package)",
+            "official 3DDFA_V3 assets (default: PhotoHead and the weights in the package)",
             type=Path,
             metavar="FOLDER",
         ),
     )
     face_model: str | None = field(
         default=None,
-        metadata=_cli("photoface, bfm, or a file, instead of the assets'", metavar="NAME"),
+        metadata=_cli("photohead, bfm, or a file, instead of the assets'", metavar="NAME"),
     )
     weights: Path | None = field(
         default=None,

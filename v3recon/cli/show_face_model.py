@@ -69,9 +69,7 @@ class Look:
 def main(argv: list[str] | None = None) -> int:
     """Write all sheets; 0 = done, 2 = wrong usage or missing model."""
     parser = argparse.ArgumentParser(prog="v3recon show-face-model", description=__doc__)
-    parser.add_argument(
-        "--face-model", default="photoface", help="photoface, photohead, or a model file"
-    )
+    parser.add_argument("--face-model", default="photohead", help="photohead, or a model file")
     parser.add_argument("--out", type=Path, required=True, help="folder to write PNG sheets to")
     parser.add_argument("--size", type=int, default=240, help="side of a panel, pixels")
     parser.add_argument("--modes", type=int, default=16, help="modes shown of each kind")

@@ -54,8 +54,8 @@ class CommonConfig:
     """Side of a picture over the longer side of the face's box (less where the photo ends)."""
     seed: int = 0
     """Of all draws; the same seed gives the same pictures."""
-    face_model: str = "photoface"
-    """photoface, or a path to a PhotoFace file."""
+    face_model: str = "photohead"
+    """photohead, or a path to a PhotoHead file."""
     meshes: tuple[Path, ...] = ()
     """Stored detections (.npz with names and pts) instead of MediaPipe."""
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
@@ -175,8 +175,10 @@ def make_options(config: CommonConfig) -> RunOptions:
         ValueError: if an asset is missing; says which.
     """
     model = load_face_model(config.face_model)
-    if model.name != "photoface":
-        raise ValueError(f"pictures are moved by PhotoFace's points; {model.name} has none")
+    if model.detector_points is None:
+        raise ValueError(
+            f"pictures are moved by the detector's points; {model.name} does not say where they are"
+        )
     if config.meshes:
         stored_detector(list(config.meshes))
     else:

@@ -106,7 +106,7 @@ def draw_placement(rng: np.random.Generator, settings: AugmentSettings) -> Place
 
 
 def crop_matrix(points_68: np.ndarray, placement: Placement) -> np.ndarray:
-    """Affine map from photo pixels to crop pixels by the crop rule of PhotoFace networks.
+    """Affine map from photo pixels to crop pixels by the crop rule of our networks.
 
     The rule is applied to the rolled and mirrored photo, as it would be at inference: a square
     of 1.414 times the longer side of the box around the 68 points, centred on the box, becomes

@@ -80,8 +80,6 @@ def detected_points(model: LinearFaceModel) -> tuple[np.ndarray, SurfacePoints]:
     everything = np.arange(POINT_COUNT)
     if model.detector_points is not None:
         return everything, model.detector_points
-    if model.name == "photoface":  # whose first vertices they are
-        return everything, _at_vertices(torch.arange(POINT_COUNT))
     return load_face_mesh().landmarks_68, _at_vertices(model.landmarks_68)
 
 

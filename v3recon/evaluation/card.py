@@ -208,7 +208,7 @@ def card_text(
 _FIXED_NOTES = (
     "Made by `v3recon evaluate card`; measures are those of docs/evaluation.md. Where a source has "
     "no photos in the split, its `val` photos are used, by which the weights may have been chosen.",
-    "Trained on photographs of public research collections (docs/photoface.md names their terms); "
+    "Trained on photographs of public research collections (docs/photohead.md names their terms); "
     "groups of people are annotators' impressions.",
     "Not for telling who somebody is, nor for decisions about people.",
 )

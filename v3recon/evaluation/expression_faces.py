@@ -33,9 +33,8 @@ SAME_VERTICES = "detections, same vertices"
 ORIGINS = ("points", "masks", DETECTIONS, SAME_VERTICES)
 """Where the truth of a photo is from: hand-made points or masks, or a detector of 468 points.
 
-The 68 landmarks of PhotoFace lie where people put them; the detector's nearest points are others
-(on the mean face the eyes are open by 0.29 of their width at the former, by 0.27 at the latter).
-So faces with detections are read twice: at the 68 landmarks, and at the very vertices that the
+The 68 landmarks of PhotoHead lie where people put them; the detector's nearest points are others.
+So faces with detections are read twice: at the 68 landmarks, and at the very points that the
 detector saw, where the face model has them."""
 
 
@@ -144,8 +143,9 @@ def _keep(
     row: dict[str, Any] = {"file": face.name, "group": face.group}
     for k, aperture in enumerate(APERTURES):
         row |= {f"{aperture}, true": float(face.openings[k]), f"{aperture}, read": float(read[k])}
-    if face.group == DETECTIONS and found.model.name == "photoface":
-        seen = found.points_photo[torch.from_numpy(load_face_mesh().landmarks_68)].double().cpu()
+    if face.group == DETECTIONS and found.model.detector_points is not None:
+        seen = found.model.at_detector(found.points_photo[None])[0].double().cpu()
+        seen = seen[torch.from_numpy(load_face_mesh().landmarks_68)]
         assert face.points is not None
         again = openings_of_points(seen[None], face.points[None])[0]
         readings.add(replace(face, group=SAME_VERTICES), again, overlaps)

@@ -16,7 +16,7 @@ class EvaluateOptions:
     weights: Path | None = None
     """Checkpoint. Default: that of the assets, or the weights in the package."""
     face_model: str | None = None
-    """photoface, bfm, or a file. Default: that of the assets, or PhotoFace."""
+    """photohead, bfm, or a file. Default: that of the assets, or PhotoHead."""
     assets: Path | None = None
     """Folder of official 3DDFA_V3 assets."""
     device: str | None = None

@@ -1,7 +1,7 @@
 """The face model of Deep3DFaceRecon, `BFM_model_front.mat`: 35,709 vertices of the 2009 model.
 
 The file has shape, color, triangles and 68 landmarks. What 3DDFA_V3's file adds (parts, more
-landmarks, contour lines, texture coordinates) is carried over from PhotoFace: its mean face is
+landmarks, contour lines, texture coordinates) is carried over from PhotoHead: its mean face is
 warped so that the 68 landmarks agree, and each place goes to the nearest vertex.
 """
 
@@ -16,7 +16,8 @@ from scipy.spatial import KDTree
 
 from v3recon.face_models.bfm import CONTOUR_LINES, Arrays, bfm_from_arrays
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.photoface import load_photoface
+from v3recon.face_models.photohead import load_photohead
+from v3recon.face_models.surfaces import outer_skin
 from v3recon.io.mat import read_mat
 
 DEEP3D_VARIABLES = {
@@ -26,7 +27,7 @@ DEEP3D_VARIABLES = {
 """Keys of 3DDFA_V3's dict to Deep3D's variables; its ids count from 1."""
 
 _COUNTED_FROM_1 = ("tri", "point_buf", "ldm68")
-_FAR = 0.12  # decimeters from the nearest PhotoFace vertex beyond which a vertex has no part
+_FAR = 0.12  # decimeters from the nearest PhotoHead vertex beyond which a vertex has no part
 _UV_MARGIN = 0.02
 _SKIN = PART_NAMES.index("skin") + 1
 
@@ -67,12 +68,14 @@ def _annotations(
     shape: Points, triangles: npt.NDArray[np.int64], landmarks: npt.NDArray[np.int64]
 ) -> Arrays:
     """Parts, landmarks, contour lines and texture coordinates in 3DDFA_V3's layout."""
-    known = load_photoface()
+    known = load_photohead()
     mean = known.mean_vertices().numpy().astype(np.float64)
     placed = _warped(mean, mean[known.landmarks_68.numpy()], shape[landmarks])
     nearest = np.asarray(KDTree(shape).query(placed)[1], np.int64)
-    away, source = KDTree(placed).query(shape)
-    labels = np.where(away < _FAR, known.part_labels.numpy()[source], 0)
+    # Insides of mouth and eye sockets lie near the lips and lids, and are no part of them.
+    outside = (outer_skin(known) | (known.part_labels > 0)).numpy()
+    away, source = KDTree(placed[outside]).query(shape)
+    labels = np.where(away < _FAR, known.part_labels.numpy()[outside][source], 0)
     labels[labels == 0] = _SKIN  # 3DDFA_V3's parts are a partition
     owner = labels[triangles]
     lines = [line[line >= 0].numpy() for line in known.contour_lines]

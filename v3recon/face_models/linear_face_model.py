@@ -55,7 +55,7 @@ class FaceModelData:
     """Everything a `LinearFaceModel` is made of. Vc = control vertices, V = dense vertices.
 
     Attributes:
-        name: "bfm", "photoface", ...
+        name: "bfm", "photohead", ...
         mean_shape: [Vc, 3] decimetres.
         id_basis: [Vc, 3, Kid] per standard deviation.
         exp_basis: [Vc, 3, Kexp] per standard deviation.
@@ -284,10 +284,20 @@ class LinearFaceModel(nn.Module):
 
     @property
     def detector_points(self) -> SurfacePoints | None:
-        """MediaPipe's 468 points; None where vertices 0…467 are these points."""
+        """MediaPipe's 468 points; None where the model does not say where they are."""
         if self._detector_vertices is None or self._detector_weights is None:
             return None
         return SurfacePoints(self._detector_vertices, self._detector_weights)
+
+    def at_detector(self, values: Tensor) -> Tensor:
+        """Values [B, V, C] of the vertices at MediaPipe's points, [B, 468, C].
+
+        Raises:
+            ValueError: if the model does not say where these points are.
+        """
+        if self.detector_points is None:
+            raise ValueError(f"the face model {self.name!r} does not say where detected points are")
+        return self.detector_points.of(values)
 
     def shape_basis_of(self, points: SurfacePoints) -> tuple[Tensor, Tensor]:
         """Mean [N, 3] and stacked basis [N, 3, Kid + Kexp] of points of the surface."""

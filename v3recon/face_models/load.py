@@ -7,25 +7,23 @@ from pathlib import Path
 from v3recon.face_models.bfm import load_bfm
 from v3recon.face_models.deep3d import load_deep3d
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.photoface import load_photoface
 from v3recon.face_models.photohead import load_photohead
-from v3recon.io.arrays import read_npz
 
-FACE_MODELS = {"bfm": load_bfm, "photoface": load_photoface, "photohead": load_photohead}
+FACE_MODELS = {"bfm": load_bfm, "photohead": load_photohead}
 """Loader of each model, `load(path) -> LinearFaceModel`."""
 
 _SUFFIXES = (".npy", ".npz", ".mat")
 
 
 def load_face_model(
-    name_or_path: str | Path = "photoface", path: str | Path | None = None
+    name_or_path: str | Path = "photohead", path: str | Path | None = None
 ) -> LinearFaceModel:
     """Load a face model.
 
     Args:
-        name_or_path: "photoface" or "photohead" (in the package), "bfm" (the official model, not
-            in the package), or a file: `.npy` in the official layout, `.npz` of an open model,
-            `.mat` of Deep3D.
+        name_or_path: "photohead" (in the package), "bfm" (the official model, not in the
+            package), or a file: `.npy` in the official layout, `.npz` of PhotoHead, `.mat` of
+            Deep3D.
         path: the file of a model given by name; needed for "bfm".
 
     Returns:
@@ -59,7 +57,7 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
     if name == "bfm":
         raise ValueError(
             "the official model is not in the package for its licence; give the path of its "
-            "face_model.npy, or use 'photoface'"
+            "face_model.npy, or use 'photohead'"
         )
     return FACE_MODELS[name]()
 
@@ -67,10 +65,5 @@ def _load(name: str, path: str | Path | None) -> LinearFaceModel:
 def _load_file(path: Path, suffix: str) -> LinearFaceModel:
     """The model of a file: `.npz` of ours, `.mat` of Deep3D, any other of 3DDFA_V3."""
     if suffix == ".npz":
-        return FACE_MODELS[_kind_of(path)](path)
+        return load_photohead(path)
     return load_deep3d(path) if suffix == ".mat" else load_bfm(path)
-
-
-def _kind_of(path: Path) -> str:
-    """Which open model a `.npz` file holds: a head has groups of surfaces."""
-    return "photohead" if "group_labels" in read_npz(path) else "photoface"

@@ -1,31 +1,21 @@
-"""Weights with a description of what they are for; the official files are read as well."""
+"""Weights with a description of what they are for: our own files and the official ones."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.io.atomic import replace_on_success
-from v3recon.io.messages import one_line
 from v3recon.io.tensors import read_tensor_file
 from v3recon.networks import face_regressor
-from v3recon.networks.mesh_aligned import CORRECTION_COUNTS, MAX_CORRECTIONS
-from v3recon.networks.regressor import ANGLE_HEAD, POOLINGS, ROTATIONS, Regressor
+from v3recon.networks.face_regressor import FaceRegressor, face_regressor_of
+from v3recon.networks.regressor import ANGLE_HEAD, Regressor
 
-FORMAT = "v3recon-regressor"
-FORMAT_VERSION = 2
-"""1 had no weights in 8 bits."""
-BYTES_FROM = 100_000
-"""Elements of a matrix from which it is stored in 8 bits."""
-BYTE_RANGE = 127
-SCALE_SUFFIX = ".scale"
 OFFICIAL_KEY = "net_recon"
 OFFICIAL_INPUT_SIZE = 224
 # One parameter that only this backbone has.
@@ -34,28 +24,19 @@ _OFFICIAL_BACKBONES = {
     "backbone.features.15.conv.7.weight": "mbnetv3",
 }
 
-MAX_SIZE = 10_000
-"""No network has more coefficients of a kind or looks at more pixels a side: a guard for memory."""
-
 
 @dataclass(frozen=True)
 class CheckpointDescription:
     """What a checkpoint's weights are for.
 
     Attributes:
-        backbone: "resnet50", "mbnetv3" or a timm name.
+        backbone: "resnet50", "mbnetv3", "lite0" or a timm name.
         face_model: name of the face model whose coefficients come out.
         face_model_hash: its `content_hash`; empty where unknown (official files).
         sizes: numbers of identity, expression and albedo coefficients.
         input_size: side of the crop, pixels.
-        rotation: "euler" or "6d".
-        pooling: "mean" or "spatial" (see `networks.regressor`).
-        corrections: how often the estimate is corrected (see `networks.mesh_aligned`).
-        closeups: how often close-ups then correct it.
-        fine_closeups: how often close-ups of a fine map then correct it.
         crop_rule: {"name": "five_points" | "box" | …} and the rule's numbers.
         training: summary of the training, figures and command; JSON values.
-        format_version: of the file.
     """
 
     backbone: str
@@ -63,84 +44,20 @@ class CheckpointDescription:
     face_model_hash: str
     sizes: tuple[int, int, int]
     input_size: int
-    rotation: str = "euler"
-    pooling: str = "mean"
-    corrections: int = 0
-    closeups: int = 0
-    fine_closeups: int = 0
     crop_rule: dict[str, Any] = field(default_factory=lambda: {"name": "five_points"})
     training: dict[str, Any] = field(default_factory=dict)
-    format_version: int = FORMAT_VERSION
 
 
 @dataclass(frozen=True)
 class LoadedRegressor:
     """A regressor in evaluation mode and its description."""
 
-    regressor: Regressor
+    regressor: Regressor | FaceRegressor
     description: CheckpointDescription
 
 
-def save_checkpoint(
-    path: str | Path,
-    regressor: Regressor,
-    *,
-    face_model: LinearFaceModel,
-    crop_rule: Mapping[str, Any],
-    training: Mapping[str, Any] | None = None,
-    half: bool = False,
-) -> None:
-    """Write weights and their description as one file, whole or not at all.
-
-    Args:
-        path: `.pth` file to write; its folder must exist.
-        regressor: the network; its other attributes go into the description.
-        face_model: the model whose coefficients it gives.
-        crop_rule: {"name": …, numbers …}, JSON values.
-        training: JSON values; default nothing.
-        half: store weights in half precision (they load as float32), the largest matrices in 8
-            bits; variances of batch norms, which may be tiny or huge, stay in float32.
-
-    Raises:
-        ValueError: if sizes disagree, the description is no JSON, or weights are not finite.
-        OSError: if the file cannot be written; an old file stays untouched.
-    """
-    if regressor.sizes != face_model.sizes:
-        raise ValueError(
-            f"the network gives {regressor.sizes} coefficients, the face model "
-            f"{face_model.name!r} takes {face_model.sizes}"
-        )
-    if "name" not in crop_rule:
-        raise ValueError(f"crop_rule needs a 'name', got {dict(crop_rule)}")
-    description = CheckpointDescription(
-        backbone=regressor.backbone_name,
-        face_model=face_model.name,
-        face_model_hash=face_model.content_hash,
-        sizes=regressor.sizes,
-        input_size=regressor.input_size,
-        rotation=regressor.rotation,
-        pooling=regressor.pooling,
-        corrections=regressor.corrections,
-        closeups=regressor.closeups,
-        fine_closeups=regressor.fine_closeups,
-        crop_rule=dict(crop_rule),
-        training=dict(training or {}),
-    )
-    try:
-        text = json.dumps(asdict(description), allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the description must hold JSON values only: {error}") from None
-    weights: dict[str, Tensor] = {}
-    for key, value in regressor.state_dict().items():
-        weights[key] = _stored(key, value, half)
-        if half and value.ndim == 2 and value.numel() >= BYTES_FROM:
-            weights |= _in_bytes(key, value)
-    with replace_on_success(path) as temporary:
-        torch.save({"format": FORMAT, "description": text, "weights": weights}, temporary)
-
-
 def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> LoadedRegressor:
-    """Read a checkpoint of ours or of 3DDFA_V3.
+    """Read a checkpoint of ours, of 3DDFA_V3 or of Deep3D.
 
     Args:
         path: `.pth` file.
@@ -156,21 +73,18 @@ def load_checkpoint(path: str | Path, model: LinearFaceModel | None = None) -> L
     content = read_tensor_file(path)
     try:
         if content.get("format") == face_regressor.FORMAT:
-            return _refined(content, model)
-        if content.get("format") == FORMAT:
-            description = _description(content)
-            weights = content["weights"]
+            loaded = _own(content)
         elif isinstance(content.get(OFFICIAL_KEY), dict):
             weights = content[OFFICIAL_KEY]
             description = _official_description(weights)
+            loaded = LoadedRegressor(_official(description, weights).eval(), description)
         else:
-            raise ValueError("not a checkpoint of v3recon or of 3DDFA_V3")
-        regressor = _regressor(description, weights)
+            raise ValueError("not a checkpoint of this version of v3recon or of 3DDFA_V3")
         if model is not None:
-            _check_face_model(description, model)
+            _check_face_model(loaded.description, model)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    return LoadedRegressor(regressor.eval(), description)
+    return loaded
 
 
 def named_face_model(path: str | Path) -> str | None:
@@ -185,91 +99,13 @@ def named_face_model(path: str | Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def _refined(content: dict[str, Any], model: LinearFaceModel | None) -> LoadedRegressor:
-    """A network with one refiner (`networks.face_regressor`), for the same callers."""
-    regressor, said = face_regressor.face_regressor_of(content)
-    config = said.config
+def _own(content: dict[str, Any]) -> LoadedRegressor:
+    regressor, said = face_regressor_of(content)
     description = CheckpointDescription(
-        config.backbone,
-        said.face_model,
-        said.face_model_hash,
-        config.sizes,
-        config.input_size,
-        rotation="6d",
-        crop_rule=said.crop_rule,
-        training=said.training,
-    )
-    if model is not None:
-        _check_face_model(description, model)
-    return LoadedRegressor(cast(Regressor, regressor), description)
-
-
-def _stored(key: str, value: Tensor, half: bool) -> Tensor:
-    """A parameter as it is written."""
-    value = value.detach().cpu()
-    if not value.is_floating_point():
-        return value
-    value = value.half() if half and not key.endswith("running_var") else value
-    if not value.isfinite().all():
-        raise ValueError(f"weights {key!r} are not finite (or too large for half precision)")
-    return value
-
-
-def _in_bytes(key: str, weight: Tensor) -> dict[str, Tensor]:
-    """A large matrix [N, M] as 8-bit integers and one scale a row.
-
-    Rounding moves a weight by about 1/254 of the largest of its row at most.
-    """
-    weight = weight.detach().cpu().float()
-    scale = (weight.abs().amax(1, keepdim=True) / BYTE_RANGE).clamp(min=1e-6).half()
-    rounded = (weight / scale.float()).round().clamp(-BYTE_RANGE, BYTE_RANGE)
-    return {key: rounded.to(torch.int8), key + SCALE_SUFFIX: scale}
-
-
-def _from_bytes(weights: dict[str, Any]) -> dict[str, Any]:
-    """Stored weights with matrices of 8-bit integers multiplied out, their scales gone.
-
-    Raises:
-        ValueError: if a scale is missing or of another shape.
-    """
-    result = dict(weights)
-    for key, value in weights.items():
-        if isinstance(value, Tensor) and value.dtype == torch.int8:
-            scale = result.pop(key + SCALE_SUFFIX, None)
-            if not isinstance(scale, Tensor) or scale.shape != (len(value), 1):
-                raise ValueError(f"the scale of weight {key!r} is missing or damaged")
-            result[key] = value.float() * scale.float()
-    return result
-
-
-def _description(content: dict[str, Any]) -> CheckpointDescription:
-    try:
-        fields = json.loads(content["description"])
-        version = int(fields["format_version"])
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-        raise ValueError(f"its description is malformed ({one_line(error)})") from None
-    if version > FORMAT_VERSION:
-        raise ValueError(
-            f"has format {version}, this version of v3recon reads up to {FORMAT_VERSION}; "
-            "update v3recon"
-        )
-    try:
-        id_size, exp_size, alb_size = map(int, fields.pop("sizes"))
-        input_size = int(fields.pop("input_size"))
-        fields |= {name: int(fields.get(name, 0)) for name in CORRECTION_COUNTS}
-        description = CheckpointDescription(
-            **fields,
-            sizes=(id_size, exp_size, alb_size),
-            input_size=input_size,
-        )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"its description is malformed ({one_line(error)})") from None
-    sizes = (*description.sizes, input_size)
-    if not all(0 < size <= MAX_SIZE for size in sizes):
-        raise ValueError(f"its description gives sizes {sizes}, expected 1…{MAX_SIZE}")
-    if not isinstance(content.get("weights"), dict):
-        raise ValueError("has no weights")
-    return description
+        said.config.backbone, said.face_model, said.face_model_hash, said.config.sizes,
+        said.config.input_size, said.crop_rule, said.training,
+    )  # fmt: skip
+    return LoadedRegressor(regressor.eval(), description)
 
 
 def _official_description(weights: dict[str, Tensor]) -> CheckpointDescription:
@@ -290,17 +126,10 @@ def _official_description(weights: dict[str, Tensor]) -> CheckpointDescription:
     )
 
 
-def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -> Regressor:
+def _official(description: CheckpointDescription, weights: dict[str, Tensor]) -> Regressor:
     """Network of the description with the weights, loaded strictly by name and shape."""
-    if description.rotation not in ROTATIONS:
-        raise ValueError(f"its rotation {description.rotation!r} is not known")
-    if description.pooling not in POOLINGS:
-        raise ValueError(f"its pooling {description.pooling!r} is not known; update v3recon")
-    for name in CORRECTION_COUNTS:
-        if not 0 <= getattr(description, name) <= MAX_CORRECTIONS:
-            raise ValueError(f"its {name} must be 0…{MAX_CORRECTIONS}")
-    regressor = _unfilled(description)
-    weights = _from_bytes(weights)
+    with torch.device("meta"):  # takes no memory and no time
+        regressor = Regressor(description.backbone, description.sizes, description.input_size)
     expected = regressor.state_dict()
     missing = [key for key in expected if key not in weights]
     extra = [key for key in weights if key not in expected]
@@ -321,31 +150,6 @@ def _regressor(description: CheckpointDescription, weights: dict[str, Tensor]) -
     found = {key: v.float() if v.is_floating_point() else v for key, v in weights.items()}
     regressor.load_state_dict(found, assign=True)
     return regressor
-
-
-def _unfilled(description: CheckpointDescription) -> Regressor:
-    """Network of the description; its weights take no memory or time where that is possible."""
-
-    def make() -> Regressor:
-        return Regressor(
-            description.backbone,
-            description.sizes,
-            description.input_size,
-            description.rotation,
-            description.pooling,
-            description.corrections,
-            description.closeups,
-            description.fine_closeups,
-        )
-
-    try:
-        with torch.device("meta"):
-            regressor = make()
-    except (RuntimeError, NotImplementedError):  # some backbones compute while they are built
-        return make()
-    kept = regressor.state_dict()
-    unsaved = [name for name, _ in regressor.named_buffers() if name not in kept]
-    return make() if unsaved else regressor
 
 
 def _check_face_model(description: CheckpointDescription, model: LinearFaceModel) -> None:

@@ -313,9 +313,9 @@ def face_regressor_of(
         description = FaceRegressorDescription(**said)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise ValueError(f"its description is malformed ({one_line(error)})") from None
-    regressor = FaceRegressor(description.config)
     weights = _from_bytes(content.get("weights"))
-    expected = regressor.state_dict()
+    with torch.device("meta"):  # a file that claims to be huge takes no memory
+        expected = FaceRegressor(description.config).state_dict()
     if weights.keys() != expected.keys():
         example = sorted(weights.keys() ^ expected.keys())[0]
         raise ValueError(f"its weights are not those of its configuration, e.g. {example!r}")
@@ -326,6 +326,7 @@ def face_regressor_of(
             raise ValueError(f"weight {key!r} is {shape}, expected {tuple(value.shape)}")
         if key != "bounds" and not found.isfinite().all():
             raise ValueError(f"weight {key!r} has values that are not finite")
+    regressor = FaceRegressor(description.config)
     regressor.load_state_dict(weights)
     return regressor.eval(), description
 

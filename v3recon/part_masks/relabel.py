@@ -11,7 +11,7 @@ import torch
 from v3recon.face_models.bfm import bfm_from_arrays, read_pickled_dict
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import faces_of_labels
-from v3recon.face_models.photoface import load_photoface
+from v3recon.face_models.photohead import load_photohead
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 from v3recon.part_masks.labels import Labels, read_labels
@@ -21,7 +21,7 @@ def relabel_model_file(source: str | Path, labels_file: str | Path, target: str 
     """Copy a model file; only its part labels change.
 
     Args:
-        source: `.npy` in the official layout or a PhotoFace `.npz`.
+        source: `.npy` in the official layout or a PhotoHead `.npz`.
         labels_file: `.npy` or `.csv`, one label a vertex.
         target: file of the same kind.
 
@@ -31,9 +31,9 @@ def relabel_model_file(source: str | Path, labels_file: str | Path, target: str 
     source, target = Path(source), Path(target)
     kind = source.suffix.lower()
     if kind not in (".npy", ".npz") or target.suffix.lower() != kind:
-        raise ValueError(f"{source} and {target} must both be .npy (official) or .npz (PhotoFace)")
+        raise ValueError(f"{source} and {target} must both be .npy (official) or .npz (PhotoHead)")
     if kind == ".npz":
-        labels = read_labels(labels_file, load_photoface(source).vertex_count)
+        labels = read_labels(labels_file, load_photohead(source).vertex_count)
         arrays = read_npz(source)
         arrays["part_labels"] = labels
         with replace_on_success(target) as temporary, temporary.open("wb") as file:

@@ -69,7 +69,7 @@ class Tally:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the tool."""
     parser.add_argument(
-        "--face-model", default="photoface", help="photoface, or the path of a model file"
+        "--face-model", default="photohead", help="photohead, or the path of a model file"
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of the photos")
     parser.add_argument(
@@ -220,7 +220,7 @@ def _fitted(
 ) -> Iterator[MaskedPhoto | str]:
     """Fit the model to each detected face."""
     camera = Camera()
-    detector_model = model if model.name == "photoface" else load_face_model("photoface")
+    detector_model = model if model.detector_points is not None else load_face_model("photohead")
     for photo, mask in tqdm(pairs, unit="photo"):
         if photo.stem not in detections:
             yield "without a detected face"

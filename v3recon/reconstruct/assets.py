@@ -18,7 +18,6 @@ DEEP3D_FOLDERS = (".", "BFM", "checkpoints", "checkpoints/*")
 """Where Deep3D's PyTorch release keeps its files, below its own folder."""
 DEFAULT_FACE_MODEL = "photohead"
 PACKAGE_WEIGHTS = {
-    "photoface": ("mbnetv3", "photoface_mbnetv3.pth"),
     "photohead": ("lite0", "photohead_lite0.pth"),
 }
 """Backbone and file of the weights in the package for each face model in it."""
@@ -53,7 +52,7 @@ def find_assets(
     Args:
         source: folder of official assets of 3DDFA_V3 or Deep3D, or a checkpoint; None = what is in
             the package.
-        face_model: "photoface", "photohead", "bfm" or a file. Default: the folder's; that which
+        face_model: "photohead", "bfm" or a file. Default: the folder's; that which
             the weights name; PhotoHead.
         weights: checkpoint, instead of the folder's or the package's.
         backbone: "resnet50" (default with a folder) or "mbnetv3"; without a folder that of the

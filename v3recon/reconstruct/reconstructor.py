@@ -84,7 +84,7 @@ class FaceReconstructor:
     """
 
     model: LinearFaceModel
-    regressor: Regressor
+    regressor: Regressor | FaceRegressor
     crop_rule: dict[str, Any]
     points_3d: Tensor
     detector: str | None = "mtcnn"
@@ -171,7 +171,7 @@ class FaceReconstructor:
         Args:
             source: folder of official 3DDFA_V3 assets, or a checkpoint of `v3recon train`; None =
                 the face model and the weights in the package.
-            face_model: "photoface", "bfm" or a file, instead of the folder's.
+            face_model: "photohead", "bfm" or a file, instead of the folder's.
             weights: checkpoint, instead of the folder's.
             backbone: "resnet50" or "mbnetv3", where the folder has both.
             detector: "mtcnn", "retinaface" or None (photos are aligned crops already).

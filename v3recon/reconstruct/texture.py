@@ -154,7 +154,9 @@ def _like_skin(faces: Faces, image: np.ndarray, skin: Tensor) -> Tensor:
     like = torch.ones_like(skin)
     for number, points in enumerate(faces.points_photo.cpu().numpy()):
         colors = sample_map(image, points.astype(np.float32)[:, None])
-        lab = torch.from_numpy(cv2.cvtColor(np.float32(colors) / 255, cv2.COLOR_RGB2LAB)[:, 0])
+        lab = torch.from_numpy(
+            cv2.cvtColor(colors.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[:, 0]
+        )
         known = lab[skin[number].cpu()]
         if len(known) < _LEAST_SKIN:
             continue

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from v3recon.decode import decode
-from v3recon.face_models.detector_mesh import POINT_COUNT
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
 from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.source_face import (
     SkippedPhotoError,
@@ -157,7 +156,7 @@ def edit_expression(
     Args:
         face: the photo's face.
         name: key of `KINDS`.
-        model: PhotoFace.
+        model: a face model with the detector's points and named expressions.
         mirror: [468] mirror pairs of the mesh.
         seed: numbers that make the draw.
         closing: how far eyes close.
@@ -181,7 +180,7 @@ def edit_expression(
         raise SkippedPhotoError("the mouth is covered")
     strengths = {key: float(rng.uniform(low, high)) for key, low, high in kind.strengths}
     coeffs, decoded = _express(face, strengths, model)
-    points = face.points + point_displacement(face, decoded)
+    points = face.points + point_displacement(face, decoded, model)
     if not closed:
         return EditedFace(points, coeffs, decoded, closed, kind.opens_mouth, strengths)
     amounts = closing.draw(rng, len(closed))
@@ -190,7 +189,7 @@ def edit_expression(
         strengths[f"{side}_eye_closed"] = amount * _closing_strength(face, side, model)
     unclosed = points
     coeffs, decoded = _express(face, strengths, model)
-    points = face.points + point_displacement(face, decoded)
+    points = face.points + point_displacement(face, decoded, model)
     for side, amount in zip(closed, amounts, strict=True):
         upper = side_ids(UPPER_LOOP, side, mirror)
         lower = side_ids(LOWER_LOOP, side, mirror)
@@ -209,20 +208,22 @@ def edit_expression(
 def _express(
     face: SourceFace, strengths: dict[str, float], model: LinearFaceModel
 ) -> tuple[FaceCoeffs, Decoded]:
-    """The fit with named expressions added."""
+    """The fit with named expressions added, inside the model's bounds."""
     exp = face.coeffs.exp.clone()
     for key, factor in strengths.items():
         exp += factor * model.named_expressions[key].to(exp)
+    if model.exp_bounds is not None:
+        exp = exp.clamp(model.exp_bounds[:, 0], model.exp_bounds[:, 1])
     coeffs = replace(face.coeffs, exp=exp)
     return coeffs, decode(coeffs, model, Camera(), face.rotation)
 
 
-def point_displacement(face: SourceFace, decoded: Decoded) -> np.ndarray:
+def point_displacement(face: SourceFace, decoded: Decoded, model: LinearFaceModel) -> np.ndarray:
     """[468, 3] how far the detector's points move from the fit to `decoded`, canvas pixels."""
     scale = float(np.hypot(*face.crop_to_canvas[0, :2]))
     camera = Camera()
-    plane = decoded.points_2d[0, :POINT_COUNT] - face.decoded.points_2d[0, :POINT_COUNT]
-    depth = decoded.vertices[0, :POINT_COUNT, 2:] - face.decoded.vertices[0, :POINT_COUNT, 2:]
+    plane = model.at_detector(decoded.points_2d - face.decoded.points_2d)[0]
+    depth = model.at_detector((decoded.vertices - face.decoded.vertices)[..., 2:])[0]
     moved = torch.cat([plane, depth * camera.focal / camera.distance], 1).numpy()
     turn = np.eye(3)
     turn[:2, :2] = face.crop_to_canvas[:, :2] / scale
@@ -232,8 +233,10 @@ def point_displacement(face: SourceFace, decoded: Decoded) -> np.ndarray:
 def _closing_strength(face: SourceFace, side: str, model: LinearFaceModel) -> float:
     """Factor of the one-eyed expression that brings the fitted lids together."""
     upper, lower = RIGHT_LIDS if side == "right" else LEFT_LIDS
-    index = torch.tensor([upper, lower])
-    mean, basis = model.shape_basis_at(index)
+    points = model.detector_points
+    assert points is not None
+    lids = SurfacePoints(points.vertices[[upper, lower]], points.weights[[upper, lower]])
+    mean, basis = model.shape_basis_of(lids)
     shape = mean + basis @ torch.cat([face.coeffs.id[0], face.coeffs.exp[0]])
     change = basis[..., -len(face.coeffs.exp[0]) :] @ model.named_expressions[f"{side}_eye_closed"]
     gap, closing = shape[0] - shape[1], change[0] - change[1]

@@ -214,6 +214,7 @@ class Worker:
             points=labels.points,
             states_before=states,
             min_response=self.options.min_response,
+            model=self.model,
         )
         details = {
             "strengths": {key: round(value, 4) for key, value in edited.strengths.items()},

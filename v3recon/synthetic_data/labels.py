@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.landmarks import (
     march_contour,
     marched_landmarks_68,
@@ -104,12 +104,12 @@ def make_labels(
     """
     projected = to_pixels(decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas)
     index = _landmark_ids(decoded if edited is None else face.decoded, rotation, coeffs, model)
-    missed = points[:, :2] - projected[:POINT_COUNT]
+    missed = points[:, :2] - _at_detector(projected, model)
     seen = _seen_vertices(decoded, model)
     projected_before = to_pixels(
         face.decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas
     )
-    missed_before = face.points[:, :2] - projected_before[:POINT_COUNT]
+    missed_before = face.points[:, :2] - _at_detector(projected_before, model)
     landmarks, visible, before = {}, {}, None
     for name in SETS:
         ids = index[name]
@@ -181,12 +181,17 @@ def _landmark_ids(
     }
 
 
+def _at_detector(places: np.ndarray, model: LinearFaceModel) -> np.ndarray:
+    """Places [V, 2] of the vertices at the detector's points, [468, 2]."""
+    return model.at_detector(torch.from_numpy(places)[None])[0].numpy()
+
+
 @lru_cache(maxsize=512)
 def _neighbors(model: LinearFaceModel, ids: bytes) -> tuple[np.ndarray, np.ndarray]:
     """The three detector points nearest to each vertex on the mean face, and their weights."""
     chosen = torch.from_numpy(np.frombuffer(ids, np.int64).copy())
     places = model.shape_basis_at(chosen)[0]
-    detected = model.shape_basis_at(torch.arange(POINT_COUNT))[0]
+    detected = model.at_detector(model.mean_vertices()[None])[0]
     distance, index = torch.cdist(places, detected).topk(3, largest=False)
     weights = 1 / (distance + 1e-3)
     weights = weights / weights.sum(1, keepdim=True)

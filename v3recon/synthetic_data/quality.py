@@ -13,7 +13,7 @@ import torch
 from v3recon.data.augment import Placement, crop_matrix, resize_matrix
 from v3recon.data.mesh_detection import MeshDetector, mediapipe_detector
 from v3recon.detection.crop_pixels import crop_image
-from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
+from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.synthetic_data.expressions import EditedFace
@@ -106,6 +106,7 @@ def judge(
     after: np.ndarray,
     *,
     points: np.ndarray,
+    model: LinearFaceModel,
     states_before: np.ndarray | None,
     min_response: float = MIN_RESPONSE,
 ) -> Quality:
@@ -118,6 +119,7 @@ def judge(
         before: [S, S, 3] the photo.
         after: [S, S, 3] the picture.
         points: [468, 3] its mesh, picture pixels.
+        model: the face model of the edit.
         states_before: states read from the photo; None where nothing was found.
         min_response: least share of the intended change that must be read.
     """
@@ -127,8 +129,11 @@ def judge(
     found = None if reader is None else reader(after, points)
     share = np.nan
     if found is not None and states_before is not None:
-        intended = measure_states(edited.decoded.model_vertices[0, :POINT_COUNT].numpy())
-        intended = intended - measure_states(face.decoded.model_vertices[0, :POINT_COUNT].numpy())
+        wanted, was = (
+            measure_states(model.at_detector(decoded.model_vertices)[0].numpy())
+            for decoded in (edited.decoded, face.decoded)
+        )
+        intended = wanted - was
         share = response(intended, measure_states(found) - states_before)
     reason = ""
     if fold > MAX_FOLD:
@@ -150,7 +155,10 @@ def regressor_reader(weights: Path, model: LinearFaceModel) -> StateReader:
     """
     regressor = load_checkpoint(weights, model).regressor
     index = load_face_mesh().landmarks_68
-    mean, basis = model.shape_basis_at(torch.arange(POINT_COUNT))
+    points = model.detector_points
+    if points is None:
+        raise ValueError(f"the face model {model.name!r} does not say where detected points are")
+    mean, basis = model.shape_basis_of(points)
 
     def read(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         size = regressor.input_size

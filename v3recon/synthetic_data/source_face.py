@@ -99,7 +99,7 @@ def make_source_face(
     Args:
         image: [H, W, 3] uint8 RGB photo.
         mesh: [468, 3] detection, photo pixels, z toward the camera.
-        model: PhotoFace (its first vertices are the detector's points).
+        model: a face model that says where the detector's points are.
         size: side of the pictures to write.
         margin: side of the picture over the longer side of the 68 points' box.
         landmarks_68: [68, 2] hand-made points, photo pixels.
@@ -127,7 +127,9 @@ def make_source_face(
     points = np.concatenate([mesh[:, :2] * scale + to_canvas[:, 2], mesh[:, 2:] * scale], 1)
     crop = crop_matrix(points[index, :2], Placement())
     fit = fit_landmarks(
-        torch.from_numpy(points)[None].float(), model, to_crop=torch.from_numpy(crop)[None].float()
+        torch.from_numpy(points[None, :, :2]).float(),  # depth is that of the model's statistics
+        model,
+        to_crop=torch.from_numpy(crop)[None].float(),
     )
     if float(fit.error[0]) > MAX_FIT_ERROR:
         raise SkippedPhotoError("the detection is not the shape of a face")
