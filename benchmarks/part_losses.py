@@ -468,7 +468,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--only", nargs="*", default=[], help="names of losses")
     parser.add_argument("--watch", type=int, nargs="*", default=[])
-    parser.add_argument("--face-model", default="photoface")
+    parser.add_argument("--face-model", default="photohead")
     parser.add_argument("--rates", type=float, nargs="*", default=[0.1, 0.3])
     parser.add_argument("--priors", type=float, nargs="*", default=[0.001, 0.01])
     parser.add_argument("--skin-weight", type=float, default=1.0, help="other parts weigh 1")

@@ -225,7 +225,7 @@ def write_plain_obj(path: Path, face: Face, colors: torch.Tensor) -> None:
 
 
 def own_weights_rows(table: Table) -> None:
-    """PhotoFace and the weights in the package: network and decoding of one crop."""
+    """PhotoHead and the weights in the package: network and decoding of one crop."""
     own = FaceReconstructor.from_pretrained(device="cpu", detector=None)
     loaded = load_checkpoint(find_assets().weights).regressor
     crop = torch.rand(1, 3, loaded.input_size, loaded.input_size)
