@@ -13,7 +13,9 @@ from v3recon.cli.program import GOES_ON, add_network, reconstructor_of, run_prog
 from v3recon.cli.reconstruct import make_folder
 
 EPILOG = """A run that was stopped goes on where it was when it is started again in the same way.
-Exit status: 0 done, 1 no face in the video, 2 wrong usage or a file that is no video."""
+A camera (`v3recon track 0`) is shown in a window until q, Esc or Ctrl-C; then its values and CSV
+are written. Exit status: 0 done, 1 no face in the video, 2 wrong usage, a file that is no video,
+no camera, or no display."""
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -30,7 +32,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         epilog=EPILOG,
     )
     add = parser.add_argument
-    add("video", type=Path, help="a file of any format that FFmpeg reads")
+    add("video", type=Path, help="a file of any format that FFmpeg reads, or a camera's number")
     add("-s", "--savepath", type=Path, default=Path("results"), help="folder (default: results)")
     add(
         "--smoothing",
@@ -45,6 +47,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         ("glb", "animated head"),
     ):
         add(f"--no-{flag}", action="store_true", help=f"leave out {what}")
+    add("--no-window", action="store_true", help="of a camera: show nothing, Ctrl-C ends")
     add("--texture-size", type=int, default=1024, help="texels of the head's (default: 1024)")
     add_network(parser)
     add("--max-people", type=int, help="only so many of a frame's largest new faces")
@@ -64,6 +67,8 @@ def _track(options: argparse.Namespace) -> int:
 
     if not 16 <= options.texture_size <= 8192:
         raise ValueError(f"--texture-size: 16…8192 texels, not {options.texture_size}")
+    if options.video.name.isdecimal() and not options.video.exists():
+        return _track_camera(options)
     info = read_video_info(options.video)
     make_folder(options.savepath)
     reconstructor = reconstructor_of(options, max_faces=options.max_people)
@@ -95,6 +100,34 @@ def _track(options: argparse.Namespace) -> int:
     print(
         f"{result.frame_count} frames, {result.shots} shots, {len(result.takes)} faces; "
         f"{seconds:.1f} s; results in {options.savepath}"
+    )
+    return 0 if result.takes else 1
+
+
+def _track_camera(options: argparse.Namespace) -> int:
+    from v3recon.video import live
+    from v3recon.video.track import TrackOptions
+
+    number = int(options.video.name)
+    capture = live.open_camera(number)
+    try:
+        make_folder(options.savepath)
+        reconstructor = reconstructor_of(options, max_faces=options.max_people)
+    except BaseException:
+        capture.release()
+        raise
+    wanted = TrackOptions(
+        options.smoothing, values=not options.no_values, live_link=not options.no_live_link
+    )
+    # The time in the name keeps the files of earlier recordings.
+    stem = options.savepath / f"camera{number}_{time.strftime('%Y%m%d-%H%M%S')}"
+    show = None if options.no_window else live.show_in_window
+    started = time.perf_counter()
+    result = live.track_camera(live.read_camera(capture), reconstructor, stem, wanted, show)
+    seconds = time.perf_counter() - started
+    print(
+        f"{result.frame_count} frames, {len(result.takes)} faces; {seconds:.1f} s; "
+        f"{len(result.files)} files in {options.savepath}"
     )
     return 0 if result.takes else 1
 
