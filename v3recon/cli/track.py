@@ -48,6 +48,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     ):
         add(f"--no-{flag}", action="store_true", help=f"leave out {what}")
     add("--no-window", action="store_true", help="of a camera: show nothing, Ctrl-C ends")
+    add("--live-link", metavar="HOST[:PORT]", help="of a camera: send every frame to Unreal Engine's "
+        "Live Link (UDP, port 11111)")  # fmt: skip
     add("--texture-size", type=int, default=1024, help="texels of the head's (default: 1024)")
     add_network(parser)
     add("--max-people", type=int, help="only so many of a frame's largest new faces")
@@ -69,6 +71,8 @@ def _track(options: argparse.Namespace) -> int:
         raise ValueError(f"--texture-size: 16…8192 texels, not {options.texture_size}")
     if options.video.name.isdecimal() and not options.video.exists():
         return _track_camera(options)
+    if options.live_link is not None:
+        raise ValueError("--live-link sends what a camera sees; of a file use the CSV")
     info = read_video_info(options.video)
     make_folder(options.savepath)
     reconstructor = reconstructor_of(options, max_faces=options.max_people)
@@ -105,14 +109,21 @@ def _track(options: argparse.Namespace) -> int:
 
 
 def _track_camera(options: argparse.Namespace) -> int:
+    from v3recon.reconstruct.glb import has_arkit_shapes
     from v3recon.video import live
+    from v3recon.video.live_link import LiveLinkSender
     from v3recon.video.track import TrackOptions
 
     number = int(options.video.name)
+    sender = None if options.live_link is None else LiveLinkSender(options.live_link)
     capture = live.open_camera(number)
     try:
         make_folder(options.savepath)
         reconstructor = reconstructor_of(options, max_faces=options.max_people)
+        if sender is not None and not has_arkit_shapes(reconstructor.model):
+            raise ValueError(
+                f"--live-link needs ARKit's shapes; {reconstructor.model.name} has none"
+            )
     except BaseException:
         capture.release()
         raise
@@ -123,7 +134,9 @@ def _track_camera(options: argparse.Namespace) -> int:
     stem = options.savepath / f"camera{number}_{time.strftime('%Y%m%d-%H%M%S')}"
     show = None if options.no_window else live.show_in_window
     started = time.perf_counter()
-    result = live.track_camera(live.read_camera(capture), reconstructor, stem, wanted, show)
+    result = live.track_camera(live.read_camera(capture), reconstructor, stem, wanted, show, sender)
+    if sender is not None:
+        sender.close()
     seconds = time.perf_counter() - started
     print(
         f"{result.frame_count} frames, {len(result.takes)} faces; {seconds:.1f} s; "

@@ -11,13 +11,15 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 
 from v3recon.reconstruct.glb import has_arkit_shapes
 from v3recon.reconstruct.reconstructor import FaceReconstructor
+from v3recon.types import FaceCoeffs
 from v3recon.video.filters import OneEuro
 from v3recon.video.follow import Follower, Sighting
 from v3recon.video.frames import Frame
-from v3recon.video.live_link import write_live_link
+from v3recon.video.live_link import LiveLinkSender, live_link_packet, write_live_link
 from v3recon.video.outputs import draw_people, write_take_arrays
 from v3recon.video.take import make_takes
 from v3recon.video.track import TrackOptions, TrackResult
@@ -105,6 +107,7 @@ def track_camera(
     stem: Path,
     options: TrackOptions,
     show: Show | None,
+    sender: LiveLinkSender | None = None,
 ) -> TrackResult:
     """Follow faces until the camera, the user or Ctrl-C ends it, then write what was found.
 
@@ -117,9 +120,12 @@ def track_camera(
         stem: start of the files' names; their folder exists.
         options: `overlay` and `glb` are not read, the pictures are not kept.
         show: see `show_in_window`; None shows nothing.
+        sender: gets each face of each frame, filtered by One Euro, as subject `face1`, …; of
+            face models with ARKit's shapes.
     """
     follower = Follower(reconstructor)
     filters: dict[tuple[int, int], OneEuro] = {}
+    sent: dict[tuple[int, int], OneEuro] = {}
     sightings: list[Sighting] = []
     count = 0
     with suppress(KeyboardInterrupt), closing(frames):
@@ -127,6 +133,8 @@ def track_camera(
             found = follower(frame)
             sightings += found
             count = frame.index + 1
+            if sender is not None:
+                _send(sender, frame, found, sent, reconstructor.model.sizes)
             if show is None:
                 continue
             try:
@@ -150,6 +158,25 @@ def track_camera(
             files.append(stem.with_name(f"{name}.csv"))
             write_live_link(files[-1], take, _USUAL_RATE)
     return TrackResult(takes, files, count, follower.shot + 1, 0)
+
+
+def _send(
+    sender: LiveLinkSender,
+    frame: Frame,
+    found: list[Sighting],
+    filters: dict[tuple[int, int], OneEuro],
+    sizes: tuple[int, int, int],
+) -> None:
+    """Send the faces of a frame; a person lost for a frame starts a new filter."""
+    for gone in set(filters) - {(one.person, one.shot) for one in found}:
+        del filters[gone]
+    for one in found:
+        coeffs = FaceCoeffs.from_tensor(torch.from_numpy(one.coeffs)[None], sizes)
+        values = torch.cat([coeffs.exp, coeffs.angle], 1)[0].numpy().astype(float)
+        known = filters.setdefault((one.person, one.shot), OneEuro())
+        exp, angle = np.split(known(frame.time, values), [-3])
+        subject = f"face{one.person}"
+        sender.send(live_link_packet(subject, exp, angle, frame.index, int(_USUAL_RATE)))
 
 
 def _drawn(

@@ -1,7 +1,14 @@
-"""Takes as Live Link Face recordings: the CSV that MetaHuman and Blender's importers read."""
+"""ARKit's shapes as Live Link Face gives them: CSV recordings, and packets to a running engine.
+
+MetaHuman and Blender's importers read the recordings; the Live Link plug-in of Unreal Engine listens
+to the packets.
+"""
 
 from __future__ import annotations
 
+import socket
+import struct
+import uuid
 from fractions import Fraction
 from pathlib import Path
 
@@ -41,7 +48,18 @@ ROTATIONS = tuple(
 """Nine rotations, radians, signs as in `geometry.rotation.euler_to_matrix`; the eyes' are 0, their
 shapes say where they look."""
 
-_ORDER = [ARKIT_NAMES.index(name[0].lower() + name[1:]) for name in SHAPES]
+PACKET_SHAPES = tuple(
+    {"JawLeft": "JawRight", "JawRight": "JawLeft", "MouthLeft": "MouthRight",
+     "MouthRight": "MouthLeft"}.get(name, name)
+    for name in SHAPES
+)  # fmt: skip
+"""The same in the order of packets: left before right for jaw and mouth too."""
+LIVE_LINK_PORT = 11111
+_PACKET_VERSION = 6
+_ORDER, _PACKET_ORDER = (
+    [ARKIT_NAMES.index(name[0].lower() + name[1:]) for name in names]
+    for names in (SHAPES, PACKET_SHAPES)
+)
 
 
 def write_live_link(path: str | Path, take: Take, rate: Fraction) -> None:
@@ -73,3 +91,65 @@ def time_code(seconds: float, rate: Fraction) -> str:
     hours, minutes = whole // 3600, whole // 60 % 60
     frames, rest = divmod(thousandths, 1000)
     return f"{hours:02d}:{minutes:02d}:{whole % 60:02d}:{frames:02d}.{rest:03d}"
+
+
+def live_link_packet(
+    subject: str, exp: np.ndarray, angle: np.ndarray, frame: int, rate: int
+) -> bytes:
+    """One frame of a face as Live Link Face sends it.
+
+    Version (4 bytes, little-endian), "$" and a UUID, length of the name and the name, frame and part
+    of a frame, rate and its denominator, 61 and as many float32, big-endian.
+
+    Args:
+        subject: name of the face in the engine; gives the UUID.
+        exp: [52 or more] ARKit weights in Apple's order; kept within 0…1.
+        angle: [3] pitch, yaw, roll, radians.
+        frame: number of the frame.
+        rate: frames a second.
+    """
+    pitch, yaw, roll = (float(value) for value in angle)
+    shapes = exp[: len(ARKIT_NAMES)][_PACKET_ORDER].clip(0, 1)
+    values = [*shapes.tolist(), yaw, pitch, roll, *[0.0] * (len(ROTATIONS) - 3)]
+    name = subject.encode()
+    return (
+        struct.pack("<I", _PACKET_VERSION)
+        + f"${uuid.uuid5(uuid.NAMESPACE_DNS, subject)}".encode()
+        + struct.pack("!i", len(name))
+        + name
+        + struct.pack("!IfII", frame, 0.0, rate, 1)
+        + struct.pack(f"!B{len(values)}f", len(values), *values)
+    )
+
+
+class LiveLinkSender:
+    """Sends packets of faces to a running engine by UDP; packets that get lost are not repeated."""
+
+    def __init__(self, address: str) -> None:
+        """Find the engine.
+
+        Args:
+            address: HOST or HOST:PORT; default port `LIVE_LINK_PORT`.
+
+        Raises:
+            ValueError: if the address cannot be used.
+        """
+        host, _, port = address.partition(":")
+        try:
+            self._to = (socket.gethostbyname(host), int(port or LIVE_LINK_PORT))
+            if not host or not 0 < self._to[1] < 65536:
+                raise ValueError
+        except (OSError, ValueError, UnicodeError):
+            raise ValueError(f"{address!r} is no HOST or HOST:PORT that can be found") from None
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def send(self, packet: bytes) -> None:
+        """Send one packet; without a network it is dropped."""
+        try:
+            self._socket.sendto(packet, self._to)
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()
