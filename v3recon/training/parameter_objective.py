@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from v3recon.data.draw_heads import DrawnHeads
 from v3recon.data.face_samples import FaceBatch
@@ -173,42 +174,56 @@ def _joined(code: Tensor, rotation: Tensor, trans: Tensor) -> Tensor:
 def drawn_figures(
     network: FaceRegressor, heads: DrawnHeads, points: FacePoints, size: int
 ) -> dict[str, float]:
-    """Errors on drawn heads that no step has seen.
+    """`truth_figures` of a network on drawn heads that no step has seen.
 
     Args:
         network: in evaluation mode.
         heads: not those of the training.
         points: of the face model.
         size: pixels of the network's input.
+    """
+    network.input_size = size
+    device = points.mean.device
+    figures: list[Tensor] = []
+    for start in range(0, len(heads), 32):
+        image, marked, truth, rotation = (
+            torch.from_numpy(np.array(value[start : start + 32])).to(device)
+            for value in (heads.image, heads.marked, heads.truth, heads.rotation)
+        )
+        image = interpolate(image.permute(0, 3, 1, 2).float() / 255, (size, size), mode="area")
+        estimate = network.estimates(image)[0][-1]
+        figures.append(_errors(estimate, marked, truth, rotation, points))
+    return _means(torch.cat(figures))
+
+
+@torch.no_grad()
+def truth_figures(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> dict[str, float]:
+    """Errors of estimates of drawn heads.
 
     Returns:
         "drawn_nme": mean distance of the 68 points over the root of the area of their box, the
         mean over the bins of turns (`TURN_BINS`); "drawn_shape_mm": mean distance of the unposed
         points in millimetres.
     """
-    network.input_size = size
-    device = points.mean.device
-    nme, apart = [], []
-    for start in range(0, len(heads), 32):
-        rows = slice(start, start + 32)
-        image = torch.from_numpy(np.array(heads.image[rows])).permute(0, 3, 1, 2).float() / 255
-        image = torch.nn.functional.interpolate(image, (size, size), mode="area")
-        estimate = network.estimates(image.to(device))[0][-1]
-        shape = points.shape(estimate)
-        found = points.pixels(estimate, shape)[:, -68:].cpu()
-        marked = torch.from_numpy(np.array(heads.marked[rows]))
-        side = (marked.amax(1) - marked.amin(1)).prod(1).sqrt()
-        nme.append((found - marked).norm(dim=-1).mean(1) / side)
-        code = torch.from_numpy(np.array(heads.truth[rows]))[:, : points.basis.shape[-1]].to(device)
-        change = code - torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
-        wrong = (change @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
-        apart.append(wrong.norm(dim=-1).mean(1).cpu() * _MM)
-    rotation = np.asarray(heads.rotation)
-    turn = np.degrees(np.arccos(np.clip(rotation[:, 2, 2], -1, 1)))
-    every = torch.cat(nme).numpy()
+    return _means(_errors(estimate, batch.marked, batch.truth, batch.rotation, points))
+
+
+def _errors(
+    estimate: Estimate, marked: Tensor, truth: Tensor, rotation: Tensor, points: FacePoints
+) -> Tensor:
+    """NME, distance in millimetres and turn in degrees of each face, [B, 3]."""
+    found = points.pixels(estimate, points.shape(estimate))[:, -68:]
+    side = (marked.amax(1) - marked.amin(1)).prod(1).sqrt()
+    nme = (found - marked).norm(dim=-1).mean(1) / side
+    change = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
+    change = change - truth[:, : change.shape[1]]
+    wrong = (change @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
+    turn = rotation[:, 2, 2].clamp(-1, 1).acos().rad2deg()
+    return torch.stack([nme, wrong.norm(dim=-1).mean(1) * _MM, turn], 1)
+
+
+def _means(errors: Tensor) -> dict[str, float]:
+    nme, apart, turn = errors.unbind(1)
     bins = [(turn >= low) & (turn < high) for low, high in pairwise(TURN_BINS)]
-    means = [float(every[chosen].mean()) for chosen in bins if chosen.any()]
-    return {
-        "drawn_nme": float(np.mean(means)),
-        "drawn_shape_mm": float(torch.cat(apart).mean()),
-    }
+    means = [nme[chosen].mean() for chosen in bins if chosen.any()]
+    return {"drawn_nme": float(torch.stack(means).mean()), "drawn_shape_mm": float(apart.mean())}
