@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import cv2
 import pytest
 import torch
 from synthetic_assets import synthetic_face_model, write_official_assets
@@ -125,6 +126,14 @@ def test_a_run_whose_model_learns_is_resumed_exactly_and_reconstructs(options, t
         FaceReconstructor.from_pretrained(
             assets, weights=whole.out / WEIGHTS_FILE, detector=None, device="cpu"
         )
+    reconstruct = FaceReconstructor.from_pretrained(
+        face_model=whole.out / "face_model.npy", weights=whole.out / WEIGHTS_FILE, detector=None,
+        device="cpu",
+    )  # fmt: skip
+    photo = cv2.imread(str(options.photos / "a" / "0.png"), cv2.IMREAD_COLOR_RGB)
+    assert reconstruct.model.content_hash == model.content_hash
+    (face,) = reconstruct(photo)
+    assert face.vertices.shape == (model.vertex_count, 3) and face.vertices.isfinite().all()
     again = replace(own, out=tmp_path / "again", init_from=whole.out / WEIGHTS_FILE)
     again = replace(again, face_model_file=whole.out / "face_model.npy", stop_after=0.0)
     train(recipe, again)
