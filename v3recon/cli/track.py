@@ -48,8 +48,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     ):
         add(f"--no-{flag}", action="store_true", help=f"leave out {what}")
     add("--no-window", action="store_true", help="of a camera: show nothing, Ctrl-C ends")
-    add("--live-link", metavar="HOST[:PORT]", help="of a camera: send every frame to Unreal Engine's "
-        "Live Link (UDP, port 11111)")  # fmt: skip
+    add("--live-link", metavar="HOST[:PORT]", help="of a camera: send every frame to Unreal "
+        "Engine's Live Link (UDP, port 11111)")  # fmt: skip
     add("--texture-size", type=int, default=1024, help="texels of the head's (default: 1024)")
     add_network(parser)
     add("--max-people", type=int, help="only so many of a frame's largest new faces")

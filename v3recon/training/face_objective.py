@@ -251,7 +251,7 @@ def estimate_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> 
         "identity_prior": (real * estimate.coeffs.id.square().mean(1)).mean(),
         "expression_prior": (real * (exp / points.sigma).square().mean(1)).mean(),
         "bounds": (over / points.sigma).square().sum(1).mean(),
-        **truth_terms(estimate, shape, batch, points),
+        **truth_terms(estimate, batch, points),
     }
 
 
@@ -390,17 +390,17 @@ def part_loss(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> Tenso
     return robust.sum() / len(batch) / PART_UNIT
 
 
-def truth_terms(
-    estimate: Estimate, shape: Tensor, batch: FaceBatch, points: FacePoints
-) -> dict[str, Tensor]:
+def truth_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> dict[str, Tensor]:
     """Shape in space with expression and without it, rotation and depth of drawn heads."""
     weight = batch.truth_weight
     size = points.basis.shape[-1]
     code = batch.truth[:, :size]
-    wanted = points.mean + (code @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
-    apart = (shape - wanted).square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
+    basis = points.basis.detach()  # shrinking the modes of a model that learns is no way to fit
+    change = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1) - code
+    apart = (change @ basis.flatten(0, 1).T).unflatten(1, (-1, 3))
+    apart = apart.square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
     wrong = estimate.coeffs.id - code[:, : estimate.coeffs.id.shape[1]]
-    neutral = (wrong @ points.basis[..., : wrong.shape[1]].flatten(0, 1).T).unflatten(1, (-1, 3))
+    neutral = (wrong @ basis[..., : wrong.shape[1]].flatten(0, 1).T).unflatten(1, (-1, 3))
     neutral_apart = neutral.square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
     turned = (estimate.rotation - batch.rotation).square().sum((1, 2))
     depth = (estimate.coeffs.trans - batch.trans).abs()[:, 2]

@@ -15,8 +15,12 @@ from v3recon.data.augment import AugmentSettings
 from v3recon.io.messages import one_line
 from v3recon.networks.face_regressor import FaceRegressorConfig
 from v3recon.training.face_objective import FaceWeights
+from v3recon.training.parameter_objective import CostSettings
+from v3recon.training.shape_learning import ShapeSettings
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+MILESTONE_FACTOR = 0.2
+"""Of the learning rate from each milestone on (3DDFA_V2)."""
 Schedule = tuple[tuple[float, float], ...]
 """(share of the run, value), the shares growing from 0."""
 
@@ -42,9 +46,10 @@ class Recipe:
         pair_share: of photos followed by another of the same person.
         pixels: schedule of the input's side; held between.
         rate: schedule of the learning rate's factor; joined by lines.
+        milestones: shares of the run at which the rate falls to `MILESTONE_FACTOR` of it.
         drawn: schedule of the share of drawn heads; joined by lines.
         shares: share of each source among photos.
-        network, augment, weights: settings of these.
+        network, augment, weights, objective, shape: settings of these.
     """
 
     seed: int = 0
@@ -63,11 +68,14 @@ class Recipe:
     pair_share: float = 0.25
     pixels: Schedule = ((0.0, 112),)
     rate: Schedule = ((0.0, 1.0), (1.0, 0.0))
+    milestones: tuple[float, ...] = ()
     drawn: Schedule = ((0.0, 0.2),)
     shares: dict[str, float] = field(default_factory=lambda: {"photos": 1.0})
     network: FaceRegressorConfig = field(default_factory=FaceRegressorConfig)
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     weights: FaceWeights = field(default_factory=FaceWeights)
+    objective: CostSettings = field(default_factory=CostSettings)
+    shape: ShapeSettings = field(default_factory=ShapeSettings)
 
     def __post_init__(self) -> None:
         """Check what other classes do not.
@@ -86,6 +94,12 @@ class Recipe:
             raise ValueError("batch_size must be at least 2, steps and rare 1, drawn_heads 0")
         if not 0 <= self.average < 1 or not self.learning_rate > 0:
             raise ValueError("average must be in 0…1 and learning_rate above 0")
+        if not all(0 < share < 1 for share in self.milestones):
+            raise ValueError(f"milestones must be between 0 and 1, got {list(self.milestones)}")
+        if self.objective.cost and self.drawn_heads == 0:
+            raise ValueError(f"the cost {self.objective.cost} needs drawn_heads, got 0")
+        if self.objective.cost and self.shape.rate > 0:
+            raise ValueError("the face model learns by the terms of [weights], not by a cost")
 
     def scaled(self, minutes: float | None) -> Recipe:
         """The same recipe for a run of other length; every schedule is scaled with the steps.
@@ -113,7 +127,9 @@ class Recipe:
     def rate_at(self, step: int) -> float:
         """Learning rate of a step."""
         warm = min(1.0, (step + 1) / max(self.warmup * self.steps, 1))
-        return self.learning_rate * warm * joined(self.rate, step / self.steps)
+        passed = sum(share <= step / self.steps for share in self.milestones)
+        factor = joined(self.rate, step / self.steps) * MILESTONE_FACTOR**passed
+        return self.learning_rate * warm * factor
 
     def to_json(self) -> dict[str, Any]:
         """JSON values, as they are stored."""
@@ -150,6 +166,8 @@ def read_recipe(path: Path) -> Recipe:
             "network": FaceRegressorConfig,
             "augment": AugmentSettings,
             "weights": FaceWeights,
+            "objective": CostSettings,
+            "shape": ShapeSettings,
         }
         for name, kind in nested.items():
             given[name] = _made(kind, given.get(name, {}), f"[{name}]")

@@ -12,6 +12,7 @@ import torch
 from v3recon.io.messages import one_line
 from v3recon.io.tensors import read_tensor_file, write_tensor_file
 from v3recon.networks.face_regressor import FaceRegressor
+from v3recon.training.shape_learning import LearnedShape
 
 FORMAT = "v3recon-training-run"
 FORMAT_VERSION = 2
@@ -25,13 +26,16 @@ class RunState:
         step: steps done.
         network: being trained.
         averaged: moving average of its weights, of the same class.
-        optimizer: AdamW over the network's parameters.
+        optimizer: AdamW over the network's parameters and the offsets of the face model.
+        shape, averaged_shape: the same of a face model that learns; None of one that does not.
     """
 
     step: int
     network: FaceRegressor
     averaged: FaceRegressor
     optimizer: torch.optim.Optimizer
+    shape: LearnedShape | None = None
+    averaged_shape: LearnedShape | None = None
 
 
 def save_run(path: Path, state: RunState, recipe: dict[str, Any], inputs: dict[str, str]) -> None:
@@ -49,6 +53,9 @@ def save_run(path: Path, state: RunState, recipe: dict[str, Any], inputs: dict[s
         "average": state.averaged.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
+    if state.shape is not None and state.averaged_shape is not None:
+        content["shape"] = state.shape.state_dict()
+        content["averaged_shape"] = state.averaged_shape.state_dict()
     write_tensor_file(path, content)
 
 
@@ -83,6 +90,9 @@ def restore_run(content: dict[str, Any], state: RunState) -> None:
         state.network.load_state_dict(content["weights"])
         state.averaged.load_state_dict(content["average"])
         state.optimizer.load_state_dict(content["optimizer"])
+        if state.shape is not None and state.averaged_shape is not None:
+            state.shape.load_state_dict(content["shape"])
+            state.averaged_shape.load_state_dict(content["averaged_shape"])
         state.step = int(content["step"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"the state is of another network ({one_line(error)})") from None

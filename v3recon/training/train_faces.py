@@ -11,7 +11,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from v3recon.data.augment import BOX_FACTOR, Placement
-from v3recon.data.draw_heads import DRAWING, draw_heads, load_heads, save_heads
+from v3recon.data.draw_heads import DRAWING, DrawnHeads, draw_heads, load_heads, save_heads
 from v3recon.data.face_samples import DRAWN, BatchPlan, FaceBatch, FaceSamples, collate
 from v3recon.data.face_table import (
     FaceTable,
@@ -37,6 +37,7 @@ from v3recon.data.face_table import (
 )
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.save import save_changed_face_model
 from v3recon.io.messages import one_line, some_of
 from v3recon.io.photo_index import read_photo_index
 from v3recon.networks.encoder import lite0_from_imagenet
@@ -46,17 +47,27 @@ from v3recon.networks.face_regressor import (
     save_face_regressor,
 )
 from v3recon.photohead.detections import detect_photos
-from v3recon.training.face_objective import FacePoints, face_loss, validation_figures
+from v3recon.training.face_objective import (
+    FacePoints,
+    face_loss,
+    seen_loss,
+    validation_figures,
+)
+from v3recon.training.parameter_objective import ParameterCost, drawn_figures
 from v3recon.training.recipe import PRECISIONS, Recipe, differences
 from v3recon.training.run_state import RunState, read_run, restore_run, save_run
+from v3recon.training.shape_learning import LearnedShape, keep_looking_points
 from v3recon.types import SH_SIZE
 
 STATE_FILE = "state.pt"
 WEIGHTS_FILE = "weights.pth"
 LOG_FILE = "log.jsonl"
+MODEL_FILE = "face_model.npz"
+"""Of a face model that learned; `.npy` where the model is an official one."""
 _LOG_EVERY = 50
 _MAX_NORM = 5.0
 _VALIDATION_LIMIT = 80
+_UNSEEN_HEADS = 240
 
 
 @dataclass(frozen=True)
@@ -127,12 +138,13 @@ def train(
     elif recipe.imagenet:
         load_imagenet(network)
     network.encoder.to(memory_format=torch.channels_last)  # a fifth faster on a CPU
-    state = RunState(0, network.to(device), copy.deepcopy(network), make_optimizer(network, recipe))
+    state = new_state(network.to(device), model, recipe)
     path = out / STATE_FILE
     if path.exists():
         resume(path, state, recipe, inputs)
     stop = _Stop(options.stop_after)
     points = FacePoints(model, network.refiner.index).to(device)
+    cost = make_cost(model, heads, recipe, device)
     shares = known_shares(tables["train"], recipe.shares)
     rows = rows_by_source(tables["train"], list(shares), recipe.rare)
     say(describe_photos(tables, shares, recipe))
@@ -147,7 +159,7 @@ def train(
         means: dict[str, float] = {}
         bar = tqdm(total=recipe.steps, initial=state.step, desc="training", mininterval=20)
         for batch in loaded(samples, plan, options.workers):
-            terms = step(state, batch.to(device), points, recipe)
+            terms = step(state, batch.to(device), points, recipe, cost)
             for name, value in terms.items():
                 means[name] = means.get(name, 0.0) + value / _LOG_EVERY
             bar.update()
@@ -162,8 +174,17 @@ def train(
                 break
         bar.close()
         save_run(path, state, recipe.to_json(), inputs)
+        model = finish_model(state, model, out)
+        points = FacePoints(model).to(device)
         size = recipe.sizes()[min(state.step, recipe.steps - 1)]
         figures = validate(state.averaged, samples, tables["val"], options.photos, points, size)
+        if cost is not None:
+            unseen = prepare_heads(
+                replace(recipe, drawn_heads=_UNSEEN_HEADS, seed=recipe.seed + 1), options, cache,
+                model, tables["train"],
+            )  # fmt: skip
+            assert unseen is not None
+            figures |= drawn_figures(state.averaged, unseen, points, size)
         _write(log, {"step": state.step, "val": figures})
     state.averaged.input_size = size
     summary = {
@@ -179,6 +200,34 @@ def train(
     return figures
 
 
+def new_state(network: FaceRegressor, model: LinearFaceModel, recipe: Recipe) -> RunState:
+    """A run before its first step."""
+    shape = None
+    if recipe.shape.rate > 0:
+        shape = LearnedShape(model, network, recipe.shape).to(network.unit.device)
+    optimizer = make_optimizer(network, recipe, shape)
+    return RunState(0, network, copy.deepcopy(network), optimizer, shape, copy.deepcopy(shape))
+
+
+def make_cost(
+    model: LinearFaceModel, heads: DrawnHeads | None, recipe: Recipe, device: torch.device
+) -> ParameterCost | None:
+    """The cost of the recipe's `[objective]`, where it has one."""
+    if not recipe.objective.cost or heads is None:
+        return None
+    return ParameterCost(model, heads, recipe.objective, recipe.seed).to(device)
+
+
+def finish_model(state: RunState, model: LinearFaceModel, out: Path) -> LinearFaceModel:
+    """The face model of the averaged network: a file in the run's folder, if it learned."""
+    if state.averaged_shape is None:
+        return model
+    arrays = state.averaged_shape.arrays(model)
+    model = save_changed_face_model(out / MODEL_FILE, model, *arrays)
+    keep_looking_points(state.averaged, model)
+    return model
+
+
 def describe_photos(tables: dict[str, FaceTable], shares: dict[str, float], recipe: Recipe) -> str:
     """What a run learns from and is validated on, in a few sentences."""
     train, val = tables["train"], tables["val"]
@@ -190,7 +239,10 @@ def describe_photos(tables: dict[str, FaceTable], shares: dict[str, float], reci
     return text
 
 
-def step(state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe) -> dict[str, float]:
+def step(
+    state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe,
+    cost: ParameterCost | None = None,
+) -> dict[str, float]:  # fmt: skip
     """One step of the optimizer and of the average; the loss's terms.
 
     Raises:
@@ -200,10 +252,19 @@ def step(state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe) 
     network.train()
     network.input_size = batch.image.shape[-1]
     for group in state.optimizer.param_groups:
-        group["lr"] = recipe.rate_at(state.step)
+        group["lr"] = recipe.rate_at(state.step) * group.get("factor", 1.0)
     image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
     estimates, seen = network.estimates(image, PRECISIONS[recipe.precision])
-    terms = face_loss(estimates, seen, batch, points, recipe.weights)
+    if state.shape is not None:
+        points = state.shape.moved(points)
+    if cost is None:
+        terms = face_loss(estimates, seen, batch, points, recipe.weights)
+    else:
+        terms = {recipe.objective.cost: cost(estimates, batch, state.step)}
+        if recipe.weights.seen > 0:
+            terms["seen"] = recipe.weights.seen * seen_loss(seen, batch.seen)
+    if state.shape is not None:
+        terms["shape"] = recipe.shape.weight * state.shape.penalty()
     loss = torch.stack(list(terms.values())).sum()
     if not bool(loss.isfinite()):
         bad = [name for name, value in terms.items() if not bool(value.isfinite())]
@@ -216,6 +277,9 @@ def step(state: RunState, batch: FaceBatch, points: FacePoints, recipe: Recipe) 
     state.optimizer.step()
     state.step += 1
     decay = min(recipe.average, (1 + state.step) / (10 + state.step))
+    if state.shape is not None and state.averaged_shape is not None:
+        state.shape.place_looking_points(network)
+        update_average(state.averaged_shape, state.shape, decay)
     update_average(state.averaged, network, decay)
     return {name: float(value.detach()) for name, value in terms.items()}
 
@@ -230,13 +294,18 @@ def update_average(averaged: torch.nn.Module, network: torch.nn.Module, decay: f
         ours[key].lerp_(theirs[key], 1 - decay)
 
 
-def make_optimizer(network: torch.nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW; vectors are not decayed."""
+def make_optimizer(
+    network: torch.nn.Module, recipe: Recipe, shape: LearnedShape | None = None
+) -> torch.optim.AdamW:
+    """AdamW; vectors and the offsets of a face model are not decayed."""
     parameters = list(network.parameters())
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
+    if shape is not None:
+        factor = recipe.shape.rate / recipe.learning_rate
+        groups.append({"params": [shape.offsets], "weight_decay": 0.0, "factor": factor})
     return torch.optim.AdamW(groups, lr=recipe.learning_rate)
 
 
@@ -301,7 +370,7 @@ def prepare_table(photos: Path, detections: Path, cache: Path, split: str) -> Fa
 def prepare_heads(
     recipe: Recipe, options: TrainOptions, cache: Path, model: LinearFaceModel,
     table: FaceTable,
-) -> Any:  # fmt: skip
+) -> DrawnHeads | None:  # fmt: skip
     """Drawn heads, from the cache if they were drawn before."""
     if recipe.drawn_heads == 0:
         return None
@@ -356,7 +425,11 @@ def start_from(path: Path, network: FaceRegressor, model: LinearFaceModel) -> No
     if changed:
         raise ValueError(f"{path} is of another network: {'; '.join(changed)}")
     network.load_state_dict(found.state_dict())
+    looked_at = network.refiner.index.clone()
     network.set_face_model(model)
+    if said.face_model_hash == model.content_hash:  # a learned model would give other points
+        network.refiner.index.copy_(looked_at)
+        keep_looking_points(network, model)
 
 
 @torch.no_grad()

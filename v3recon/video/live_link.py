@@ -1,7 +1,7 @@
 """ARKit's shapes as Live Link Face gives them: CSV recordings, and packets to a running engine.
 
-MetaHuman and Blender's importers read the recordings; the Live Link plug-in of Unreal Engine listens
-to the packets.
+MetaHuman and Blender's importers read the recordings; the Live Link plug-in of Unreal Engine
+listens to the packets.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def live_link_packet(
 ) -> bytes:
     """One frame of a face as Live Link Face sends it.
 
-    Version (4 bytes, little-endian), "$" and a UUID, length of the name and the name, frame and part
-    of a frame, rate and its denominator, 61 and as many float32, big-endian.
+    Version (4 bytes, little-endian), "$" and a UUID, length of the name and the name, frame and
+    part of a frame, rate and its denominator, 61 and as many float32, big-endian.
 
     Args:
         subject: name of the face in the engine; gives the UUID.
