@@ -84,8 +84,10 @@ def test_a_changed_model_is_saved_and_its_points_are_those_of_the_loss(name, off
         "uv_coords",
     ):
         torch.testing.assert_close(getattr(opened, key), getattr(model, key))
-    there, here = FacePoints(opened), shape.moved(FacePoints(model))
-    for key in ("mean", "basis", "contour_mean", "contour_basis", "part_mean", "part_basis"):
+    index = network.refiner.index
+    there, here = FacePoints(opened, index), shape.moved(FacePoints(model, index))
+    prefixes = ("", "contour_", "part_", "aimed_")
+    for key in (f"{prefix}{name}" for prefix in prefixes for name in ("mean", "basis")):
         torch.testing.assert_close(getattr(here, key), getattr(there, key), rtol=1e-3, atol=5e-4)
     shape.place_looking_points(network)
     mean, basis = opened.shape_basis_at(network.refiner.index)
@@ -105,7 +107,7 @@ def test_a_model_of_another_shape_is_not_saved(official, tmp_path):
 def test_a_run_whose_model_learns_is_resumed_exactly_and_reconstructs(options, tmp_path):  # noqa: F811
     """On the made-up official model: weights and model of the run are used together."""
     assets = write_official_assets(tmp_path / "assets", networks=())
-    text = LEARNS.format(steps=4).replace("photoface", "bfm")
+    text = LEARNS.format(steps=4).replace("photohead", "bfm")
     (tmp_path / "learns.toml").write_text(text)
     recipe = read_recipe(tmp_path / "learns.toml")
     own = replace(options, cache=tmp_path / "cache", face_model_file=assets / "face_model.npy")

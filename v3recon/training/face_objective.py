@@ -111,15 +111,15 @@ class FacePoints(nn.Module):
     aimed_mean: Tensor
     aimed_basis: Tensor
 
-    def __init__(self, model: LinearFaceModel, aimed: Tensor) -> None:
+    def __init__(self, model: LinearFaceModel, aimed: Tensor | None = None) -> None:
         """Take them from a face model.
 
         Args:
             model: the face model.
-            aimed: [P] vertices at which a network looks, the 68 landmarks first.
+            aimed: [P] vertices at which a network looks, the 68 landmarks first; default these.
         """
         super().__init__()
-        mean, basis = model.shape_basis_at(aimed)
+        mean, basis = model.shape_basis_at(model.landmarks_68 if aimed is None else aimed)
         self.register_buffer("aimed_mean", mean)
         self.register_buffer("aimed_basis", basis)
         numbers, surface = detected_points(model)

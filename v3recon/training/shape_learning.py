@@ -20,7 +20,7 @@ from v3recon.networks.face_regressor import FaceRegressor
 from v3recon.training.face_objective import FacePoints
 
 _MM = 0.01  # decimetres
-_MOVED = ("", "contour_", "part_")  # prefixes of the buffers of `FacePoints` that move
+_MOVED = ("", "contour_", "part_", "aimed_")  # prefixes of the buffers of `FacePoints` that move
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class LearnedShape(nn.Module):
 
     scale: Tensor
     field: Tensor
-    looking_field: Tensor
+    aimed_points_field: Tensor
     looking_mean: Tensor
     looking_basis: Tensor
     gram: Tensor
@@ -90,11 +90,10 @@ class LearnedShape(nn.Module):
         fields = copy.deepcopy(model)  # a model whose modes are the Gaussians
         fields.id_basis = field[:, None].expand(-1, 3, -1)
         fields.exp_basis = model.exp_basis[..., :0]
-        points = FacePoints(fields)
+        index = network.refiner.index.cpu()
+        points = FacePoints(fields, index)
         for prefix in _MOVED:
             self._keep(f"{prefix}points_field", getattr(points, f"{prefix}basis")[:, 0])
-        index = network.refiner.index.cpu()
-        self._keep("looking_field", fields.shape_basis_at(index)[1][:, 0])
         mean, basis = model.shape_basis_at(index)
         self._keep("looking_mean", mean)
         self._keep("looking_basis", basis * unit)
@@ -128,7 +127,7 @@ class LearnedShape(nn.Module):
     @torch.no_grad()
     def place_looking_points(self, network: FaceRegressor) -> None:
         """Put the points at which a network looks where the changed model has them."""
-        change = self.change(self.looking_field)
+        change = self.change(self.aimed_points_field)
         network.refiner.mean.copy_(self.looking_mean + change[..., 0])
         network.refiner.basis.copy_(self.looking_basis + change[..., 1:] * network.unit)
 
