@@ -61,6 +61,17 @@ def test_an_untrained_refiner_changes_nothing_and_a_trained_one_does(network):
     assert (first.coeffs.id - last.coeffs.id).abs().max() > 1e-4
 
 
+def test_a_wild_first_estimate_is_brought_back(network):
+    """Within the limits of a refinement, so that nothing passes the camera or is not finite."""
+    with torch.no_grad():
+        network.first[-1].bias[:144] = 400.0
+        network.first[-1].bias[150:153] = torch.tensor([50.0, -80.0, 30.0])
+    estimates, _ = network.estimates(torch.rand(2, 3, 64, 64))
+    last = estimates[-1]
+    assert last.coeffs.trans.abs().max() <= 3 and last.coeffs.id.abs().max() <= 6
+    assert last.aims.isfinite().all()
+
+
 def test_refinements_may_be_changed_at_inference(network):
     image = torch.rand(1, 3, 64, 64)
     moved(network)

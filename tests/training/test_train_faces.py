@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import fields, replace
 from pathlib import Path
@@ -449,3 +450,19 @@ def test_drawn_heads_of_an_official_model_have_its_landmarks(options):
     assert (heads.detected[:, others] == 0).all()
     low, high = heads.marked.min(1), heads.marked.max(1)
     assert (low > -40).all() and (high < 264).all() and ((high - low).max(1) > 100).all()
+
+
+def test_batch_norms_keep_their_statistics_from_a_share_of_the_run_on(options):
+    recipe = replace(read_recipe(options.photos.parent / "4.toml"), steady_norms=0.5)
+    whole = replace(options, out=options.photos.parent / "steady")
+    train(recipe, replace(whole, stop_after=0.0))
+    seen = []
+    for _ in range(3):
+        weights = read_run(whole.out / STATE_FILE)[0]["weights"]
+        seen.append([value for key, value in weights.items() if key.endswith("running_mean")])
+        train(recipe, replace(whole, stop_after=0.0))
+    moved = [
+        any(not torch.equal(a, b) for a, b in zip(*pair, strict=True))
+        for pair in itertools.pairwise(seen)
+    ]
+    assert moved == [True, False]

@@ -35,6 +35,9 @@ WEIGHT_LIMITS = (-13.0, 3.0)
 """Between which the logarithm of a point's weight is kept."""
 FIRST_WEIGHT, FIRST_DAMPING = -7.0, 3.0
 """Logarithms before training: points count little, the step is small."""
+SHAPE_LIMIT, PLACE_LIMIT = 6.0, 3.0
+"""Largest coefficients (units of the state) and distance (decimetres) that a refinement starts
+from: no face is farther, and a wild first estimate must not send the mesh through the camera."""
 ROTATION_DAMPING, PLACE_DAMPING = 100.0, 30.0
 """Damping of rotation (radians) and place (decimetres) relative to that of a coefficient."""
 
@@ -103,6 +106,7 @@ class Refiner(nn.Module):
         Returns:
             The corrected state [B, K + 9], and where its points were seen, [B, P, 2] crop pixels.
         """
+        state = self._within_limits(state)
         places = self.places(state.detach())
         reach = fine.new_tensor(OFFSETS)
         rows, columns = torch.meshgrid(reach, reach, indexing="ij")
@@ -121,6 +125,12 @@ class Refiner(nn.Module):
             aims, weights, damping,
         )  # fmt: skip
         return changed, aims
+
+    @staticmethod
+    def _within_limits(state: Tensor) -> Tensor:
+        shape, axes, place = split_state(state)
+        shape = shape.clamp(-SHAPE_LIMIT, SHAPE_LIMIT)
+        return torch.cat([shape, axes, place.clamp(-PLACE_LIMIT, PLACE_LIMIT)], 1)
 
     def places(self, state: Tensor) -> Tensor:
         """Where the points of a state are in the crop, [B, P, 2] in -1…1 (the crop's borders)."""

@@ -40,6 +40,8 @@ class Recipe:
         weight_decay: of matrices.
         warmup: share of the run.
         average: decay of the averaged weights, which are exported.
+        steady_norms: share of the run from which batch norms keep their statistics, as at
+            inference; rare samples (profiles) differ from the mean of a batch.
         precision: of the encoder.
         drawn_heads: how many are drawn.
         rare: how many times as often as others a photo with a closed eye or an open mouth is seen.
@@ -62,6 +64,7 @@ class Recipe:
     weight_decay: float = 0.02
     warmup: float = 0.01
     average: float = 0.999
+    steady_norms: float = 1.0
     precision: str = "bfloat16"
     drawn_heads: int = 6000
     rare: int = 1

@@ -250,6 +250,8 @@ def step(
     """
     network = state.network
     network.train()
+    if state.step >= recipe.steady_norms * recipe.steps:
+        hold_statistics(network)
     network.input_size = batch.image.shape[-1]
     for group in state.optimizer.param_groups:
         group["lr"] = recipe.rate_at(state.step) * group.get("factor", 1.0)
@@ -282,6 +284,13 @@ def step(
         update_average(state.averaged_shape, state.shape, decay)
     update_average(state.averaged, network, decay)
     return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def hold_statistics(network: torch.nn.Module) -> None:
+    """Let batch norms use the statistics that they have, and keep them."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 @torch.no_grad()
