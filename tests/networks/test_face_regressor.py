@@ -68,7 +68,7 @@ def test_a_wild_first_estimate_is_brought_back(network):
         network.first[-1].bias[150:153] = torch.tensor([50.0, -80.0, 30.0])
     estimates, _ = network.estimates(torch.rand(2, 3, 64, 64))
     last = estimates[-1]
-    assert last.coeffs.trans.abs().max() <= 3 and last.coeffs.id.abs().max() <= 6
+    assert last.coeffs.trans.abs().max() < 4 and last.coeffs.id.abs().max() < 8
     assert last.aims.isfinite().all()
 
 
