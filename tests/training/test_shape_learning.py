@@ -143,7 +143,8 @@ def test_a_run_whose_model_learns_is_resumed_exactly_and_reconstructs(options, t
     assert torch.equal(other.refiner.index, network.refiner.index)
 
 
-def test_a_short_run_by_a_cost(options, tmp_path):  # noqa: F811
+def test_a_short_run_by_a_cost(options, tmp_path, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("v3recon.training.train_faces._UNSEEN_HEADS", 4)
     text = SMALL.format(steps=2).replace("refinements = 1", "refinements = 0")
     (tmp_path / "r.toml").write_text(
         "drawn = [[0.0, 1.0]]\n" + text + '[objective]\ncost = "wpdc"\n'
