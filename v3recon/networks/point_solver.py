@@ -22,7 +22,7 @@ ROTATION_CHANGE = 3
 """Numbers of a small rotation (axis times angle)."""
 NEAREST = 1.0
 """Depth that is reckoned with for nearer points, decimetres."""
-EXPORTED_STEPS = 40
+EXPORTED_STEPS = 20
 """Conjugate gradient steps in exported networks."""
 _TINY = 1e-12
 
