@@ -85,8 +85,8 @@ class ExpressionsConfig(CommonConfig):
     partial: float = 1.0
     """Share of the pictures with closing eyes whose amount is drawn; the others are closed."""
     check: Literal["auto", "regressor", "detector", "none"] = "auto"
-    """Who must read the intended expression in the picture (auto: the regressor; without weights
-    the mesh detector)."""
+    """Who must read the intended expression in the picture (auto: the mesh detector; without it the
+    regressor)."""
     weights: Path | None = None
     """Weights of the regressor that checks (default: the shipped ones)."""
     min_response: float = MIN_RESPONSE
@@ -221,22 +221,22 @@ def make_options(config: CommonConfig) -> RunOptions:
 def choose_check(config: ExpressionsConfig) -> tuple[str, Path | None]:
     """Who reads the finished pictures, and with which weights.
 
+    Weights that the user names are read; otherwise the detector, which shares nothing with what is
+    trained, is preferred.
+
     Raises:
         ValueError: if the one that was asked for is not there.
     """
-    weights = config.weights or package_weights()
-    if config.check == "regressor" or (config.check == "auto" and weights is not None):
-        if weights is None:
-            raise ValueError("--check regressor needs --weights FILE.pth")
-        return "regressor", weights
-    if config.check in ("auto", "detector"):
+    if config.check == "none":
+        return "none", None
+    if config.check != "regressor" and config.weights is None:
         try:
             detector_reader()
             return "detector", None
         except NoMeshDetectorError:
             if config.check == "detector":
                 raise
-    return "none", None
+    return "regressor", config.weights or package_weights()
 
 
 def check_plan(options: RunOptions, jobs: list[Job]) -> None:
