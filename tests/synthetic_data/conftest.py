@@ -10,7 +10,7 @@ from v3recon.synthetic_data.source_face import SourceFace
 
 @pytest.fixture(scope="session")
 def head() -> LinearFaceModel:
-    return load_face_model("photohead")
+    return load_face_model()
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import torch
 
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.mesh_labels import polygon_labels
-from v3recon.synthetic_data.source_face import SourceFace, make_source_face
+from v3recon.synthetic_data.source_face import SourceFace, make_source_face, projected_mesh
 from v3recon.types import FaceCoeffs
 
 SIDE = 320
@@ -21,8 +20,7 @@ def mean_mesh(model: LinearFaceModel, yaw: float = 0.0) -> np.ndarray:
     coeffs = FaceCoeffs.zeros(1, model.sizes)
     coeffs.angle[:, 1] = yaw
     decoded = decode(coeffs, model, Camera())
-    places = torch.cat([decoded.points_2d, decoded.vertices[..., 2:] * 101.5], 2)
-    points = model.at_detector(places)[0].numpy().astype(float)
+    points = projected_mesh(decoded, model)
     return points + np.array([(SIDE - 224) / 2, (SIDE - 224) / 2, 0])
 
 

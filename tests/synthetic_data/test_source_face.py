@@ -13,13 +13,13 @@ from v3recon.synthetic_data.source_face import (
     looks_covered,
     looks_shaded,
     make_source_face,
+    projected_mesh,
     to_pixels,
 )
 
 
 def test_fit_projects_onto_the_detection(face, head):
-    projected = head.at_detector(face.decoded.points_2d)[0].numpy().astype(float)
-    projected = to_pixels(projected, face.crop_to_canvas)
+    projected = to_pixels(projected_mesh(face.decoded, head)[:, :2], face.crop_to_canvas)
     assert np.abs(projected - face.points[:, :2]).max() < 1.5
 
 

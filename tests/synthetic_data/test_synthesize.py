@@ -152,7 +152,8 @@ def test_poses(photos, tmp_path):
             assert yaw == pytest.approx(record["yaw"], abs=2)
             jaw = arrays["visible_68"][:17]
             near, far = (jaw[:5], jaw[12:]) if yaw > 0 else (jaw[12:], jaw[:5])
-            assert near.sum() >= 3, "the side that is turned to the camera, ear lobes aside"
+            # An ear may hide the two points beside it.
+            assert near.sum() >= max(3, far.sum()), "the side that is turned to the camera"
             hidden.append(not far.all())
     assert sum(hidden) >= 2, "the jaw's far side hides from about 45 degrees"
 

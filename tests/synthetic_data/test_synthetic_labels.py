@@ -11,6 +11,7 @@ from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.synthetic_data.expressions import Closing, edit_expression
 from v3recon.synthetic_data.generate import make_expression
 from v3recon.synthetic_data.labels import to_picture
+from v3recon.synthetic_data.source_face import projected_mesh
 from v3recon.types import FaceCoeffs
 
 MIRROR = load_face_mesh().mirror
@@ -124,7 +125,7 @@ def test_coefficients_reproduce_the_landmarks(face, head):
     import torch
 
     coeffs = FaceCoeffs.from_tensor(torch.from_numpy(labels.coeffs)[None], head.sizes)
-    points = head.at_detector(decode(coeffs, head, Camera()).points_2d)[0].numpy()
+    points = projected_mesh(decode(coeffs, head, Camera()), head)[:, :2]
     points = points @ labels.crop_to_picture[:, :2].T + labels.crop_to_picture[:, 2]
     assert np.abs(points - labels.points[:, :2]).max() < 1.0
 

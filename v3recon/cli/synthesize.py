@@ -15,7 +15,7 @@ import tyro
 from tqdm import tqdm
 
 from v3recon.data.mesh_detection import NoMeshDetectorError, mediapipe_detector, stored_detector
-from v3recon.face_models.load import load_face_model
+from v3recon.face_models.load import DEFAULT_FACE_MODEL, load_face_model
 from v3recon.io.atomic import write_text_atomic
 from v3recon.io.json_file import read_json
 from v3recon.reconstruct.assets import package_weights
@@ -26,6 +26,7 @@ from v3recon.synthetic_data.manifest import Job, finish, plan_jobs, read_publish
 from v3recon.synthetic_data.mask_editing import load_generator
 from v3recon.synthetic_data.poses import TurnRange
 from v3recon.synthetic_data.quality import MIN_RESPONSE, detector_reader, regressor_reader
+from v3recon.synthetic_data.source_face import detector_points
 
 USAGE = """usage: v3recon synthesize {expressions,poses,published} [options]
 
@@ -54,8 +55,8 @@ class CommonConfig:
     """Side of a picture over the longer side of the face's box (less where the photo ends)."""
     seed: int = 0
     """Of all draws; the same seed gives the same pictures."""
-    face_model: str = "photohead"
-    """photohead, or a path to a PhotoHead file."""
+    face_model: str = DEFAULT_FACE_MODEL
+    """photohead, or the path of a file of it."""
     meshes: tuple[Path, ...] = ()
     """Stored detections (.npz with names and pts) instead of MediaPipe."""
     workers: int = field(default_factory=lambda: min(os.cpu_count() or 1, 8))
@@ -175,10 +176,7 @@ def make_options(config: CommonConfig) -> RunOptions:
         ValueError: if an asset is missing; says which.
     """
     model = load_face_model(config.face_model)
-    if model.detector_points is None:
-        raise ValueError(
-            f"pictures are moved by the detector's points; {model.name} does not say where they are"
-        )
+    detector_points(model)
     if config.meshes:
         stored_detector(list(config.meshes))
     else:

@@ -12,11 +12,12 @@ from v3recon.face_models.photohead import load_photohead
 FACE_MODELS = {"bfm": load_bfm, "photohead": load_photohead}
 """Loader of each model, `load(path) -> LinearFaceModel`."""
 
+DEFAULT_FACE_MODEL = "photohead"
 _SUFFIXES = (".npy", ".npz", ".mat")
 
 
 def load_face_model(
-    name_or_path: str | Path = "photohead", path: str | Path | None = None
+    name_or_path: str | Path = DEFAULT_FACE_MODEL, path: str | Path | None = None
 ) -> LinearFaceModel:
     """Load a face model.
 

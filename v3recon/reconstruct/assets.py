@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from v3recon.detection.retinaface import WEIGHTS_FILE as RETINAFACE_FILE
+from v3recon.face_models.load import DEFAULT_FACE_MODEL
 from v3recon.networks.checkpoints import named_face_model
 
 OFFICIAL_NETWORKS = {"resnet50": "net_recon.pth", "mbnetv3": "net_recon_mbnet.pth"}
@@ -16,7 +17,6 @@ DEEP3D_FACE_MODEL = "BFM_model_front.mat"
 DEEP3D_NETWORK = "epoch_20.pth"
 DEEP3D_FOLDERS = (".", "BFM", "checkpoints", "checkpoints/*")
 """Where Deep3D's PyTorch release keeps its files, below its own folder."""
-DEFAULT_FACE_MODEL = "photohead"
 PACKAGE_WEIGHTS = {
     "photohead": ("lite0", "photohead_lite0.pth"),
 }

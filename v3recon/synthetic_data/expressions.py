@@ -13,8 +13,10 @@ from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.source_face import (
     SkippedPhotoError,
     SourceFace,
+    detector_points,
     looks_covered,
     looks_shaded,
+    projected_mesh,
 )
 from v3recon.types import Decoded, FaceCoeffs
 
@@ -42,7 +44,8 @@ class Kind:
     """One kind of edit.
 
     Attributes:
-        strengths: (named expression of the model, lowest, highest factor).
+        strengths: (named expression of the model, lowest, highest factor); the sum with the
+            face's own expression stays inside the model's bounds.
         closes: sides whose eye is closed: "right", "left", or "one" of them, drawn.
     """
 
@@ -88,10 +91,10 @@ class Closing:
 CLOSED = Closing()
 KINDS = {
     "eyes_closed": Kind((("brows_raised", -0.4, 0.1),), ("right", "left")),
-    "mouth_open": Kind((("mouth_open", 0.35, 0.85),)),
-    "frown": Kind((("frown", 0.8, 1.4), ("corners_down", 0.2, 1.0))),
-    "mouth_open+eyes_closed": Kind((("mouth_open", 0.35, 0.85),), ("right", "left")),
-    "brows_raised": Kind((("brows_raised", 0.6, 1.0),)),
+    "mouth_open": Kind((("mouth_open", 0.6, 1.4),)),
+    "frown": Kind((("frown", 0.6, 1.0), ("corners_down", 0.2, 0.8))),
+    "mouth_open+eyes_closed": Kind((("mouth_open", 0.6, 1.4),), ("right", "left")),
+    "brows_raised": Kind((("brows_raised", 0.7, 1.0),)),
     "pucker": Kind((("pucker", 0.6, 1.0),)),
     "one_eye_closed": Kind(closes=("one",)),
 }
@@ -213,7 +216,7 @@ def _express(
     for key, factor in strengths.items():
         exp += factor * model.named_expressions[key].to(exp)
     if model.exp_bounds is not None:
-        exp = exp.clamp(model.exp_bounds[:, 0], model.exp_bounds[:, 1])
+        exp = torch.minimum(torch.maximum(exp, model.exp_bounds[:, 0]), model.exp_bounds[:, 1])
     coeffs = replace(face.coeffs, exp=exp)
     return coeffs, decode(coeffs, model, Camera(), face.rotation)
 
@@ -221,10 +224,7 @@ def _express(
 def point_displacement(face: SourceFace, decoded: Decoded, model: LinearFaceModel) -> np.ndarray:
     """[468, 3] how far the detector's points move from the fit to `decoded`, canvas pixels."""
     scale = float(np.hypot(*face.crop_to_canvas[0, :2]))
-    camera = Camera()
-    plane = model.at_detector(decoded.points_2d - face.decoded.points_2d)[0]
-    depth = model.at_detector((decoded.vertices - face.decoded.vertices)[..., 2:])[0]
-    moved = torch.cat([plane, depth * camera.focal / camera.distance], 1).numpy()
+    moved = projected_mesh(decoded, model) - projected_mesh(face.decoded, model)
     turn = np.eye(3)
     turn[:2, :2] = face.crop_to_canvas[:, :2] / scale
     return scale * moved @ turn.T
@@ -233,9 +233,8 @@ def point_displacement(face: SourceFace, decoded: Decoded, model: LinearFaceMode
 def _closing_strength(face: SourceFace, side: str, model: LinearFaceModel) -> float:
     """Factor of the one-eyed expression that brings the fitted lids together."""
     upper, lower = RIGHT_LIDS if side == "right" else LEFT_LIDS
-    points = model.detector_points
-    assert points is not None
-    lids = SurfacePoints(points.vertices[[upper, lower]], points.weights[[upper, lower]])
+    points, ids = detector_points(model), torch.tensor([upper, lower])
+    lids = SurfacePoints(points.vertices[ids], points.weights[ids])
     mean, basis = model.shape_basis_of(lids)
     shape = mean + basis @ torch.cat([face.coeffs.id[0], face.coeffs.exp[0]])
     change = basis[..., -len(face.coeffs.exp[0]) :] @ model.named_expressions[f"{side}_eye_closed"]

@@ -214,7 +214,6 @@ class Worker:
             points=labels.points,
             states_before=states,
             min_response=self.options.min_response,
-            model=self.model,
         )
         details = {
             "strengths": {key: round(value, 4) for key, value in edited.strengths.items()},

