@@ -20,7 +20,7 @@ from v3recon.data.augment import BOX_FACTOR, CROP_SIZE
 from v3recon.decode import decode, posed_normals
 from v3recon.face_models.arkit import ARKIT_NAMES
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
-from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
+from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints, linear_points
 from v3recon.geometry.camera import Camera, project, to_clip
 from v3recon.geometry.rotation import euler_to_matrix
 from v3recon.geometry.spherical_harmonics import shade_sh
@@ -161,9 +161,7 @@ def placed(
     shift = CROP_SIZE * 0.05 * (2 * torch.rand(count, 2, generator=generator) - 1)
     middle = (CROP_SIZE - 1) / 2
     mean, basis = model.shape_basis_at(model.landmarks_68)
-    points = mean + (torch.cat([coeffs.id, coeffs.exp], 1) @ basis.flatten(0, 1).T).unflatten(
-        1, mean.shape
-    )
+    points = linear_points(mean, basis, torch.cat([coeffs.id, coeffs.exp], 1))
     posed = points @ euler_to_matrix(coeffs.angle)
     trans = torch.zeros(count, 3)
     for _ in range(4):

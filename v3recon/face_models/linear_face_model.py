@@ -312,6 +312,16 @@ class LinearFaceModel(nn.Module):
         return mesh_vertex_normals(vertices, self.faces, self.vertex_faces)
 
 
+def linear_offsets(basis: Tensor, code: Tensor) -> Tensor:
+    """Modes [N, C, K] times coefficients [B, K], [B, N, C]."""
+    return (code @ basis.flatten(0, 1).T).unflatten(1, basis.shape[:2])
+
+
+def linear_points(mean: Tensor, basis: Tensor, code: Tensor) -> Tensor:
+    """Mean [N, C] plus `linear_offsets`, [B, N, C]."""
+    return mean + linear_offsets(basis, code)
+
+
 def _subdivide(operator: Tensor | None, control: Tensor) -> Tensor:
     """Dense values [B, V, 3] of control values [B, Vc, 3]."""
     if operator is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
+from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints, linear_points
 from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import axis_angle_to_matrix, matrix_to_euler
@@ -105,7 +105,7 @@ def fit_landmarks(
         pose, wanted = step[:, :POSE_SIZE], coeffs + step[:, POSE_SIZE:]
         coeffs = wanted.clamp(lower, upper)
         held = (wanted < lower) | (wanted > upper)
-        shape = mean + (coeffs @ basis.flatten(0, 1).T).unflatten(1, (-1, 3))
+        shape = linear_points(mean, basis, coeffs)
         # The step lives in the model frame: new = scale (1 + a) (S exp(w) + u) R + shift.
         shift = shift + scale[:, None] * (pose[:, None, 4:] @ rotation)[:, 0]
         scale = scale * pose[:, 0].clamp(-0.5, 0.5).exp()

@@ -15,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from v3recon.face_models.linear_face_model import linear_points
 from v3recon.geometry.camera import Camera, project, to_camera
 from v3recon.geometry.rotation import rotation_6d_to_matrix
 
@@ -50,15 +51,13 @@ def gauss_newton_step(
     mean, basis = model
     camera = Camera()
     rotation = rotation_6d_to_matrix(axes)
-    offset = shape @ basis.flatten(0, 1).T
-    turned = (mean + offset.unflatten(1, mean.shape)) @ rotation
+    turned = linear_points(mean, basis, shape) @ rotation
     missing = aims - project(turned + place[:, None], camera)
     with torch.no_grad():
         jacobian = projection_jacobian(basis, rotation, turned, place, camera)
     weight = weights[..., None].expand(-1, -1, 2).flatten(1)
     change = damped_least_squares(jacobian, missing.flatten(1), weight, damping)
-    size = shape.shape[1]
-    moved, turn, shift = change.split([size, ROTATION_CHANGE, change.shape[1] - size - 3], 1)
+    moved, turn, shift = change.split([shape.shape[1], ROTATION_CHANGE, place.shape[1]], 1)
     first, second = rotation[:, 0], rotation[:, 1]
     return torch.cat(
         [shape + moved, first + _cross(turn, first), second + _cross(turn, second), place + shift],

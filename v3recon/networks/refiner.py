@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import LinearFaceModel, linear_points
 from v3recon.geometry.camera import Camera, from_grid, project, to_grid
 from v3recon.geometry.point_sets import farthest_point_sampling
 from v3recon.geometry.rotation import rotation_6d_to_matrix
@@ -136,8 +136,7 @@ class Refiner(nn.Module):
         """Where the points of a state are in the crop, [B, P, 2] in -1…1 (the crop's borders)."""
         camera = Camera()
         shape, rotation, trans = split_state(state)
-        code = shape @ self.basis.flatten(0, 1).T
-        points = self.mean + code.unflatten(1, self.mean.shape)
+        points = linear_points(self.mean, self.basis, shape)
         posed = points @ rotation_6d_to_matrix(rotation) + trans[:, None]
         pixels = project(posed, camera)
         return to_grid(pixels, camera).clamp(-2, 2)

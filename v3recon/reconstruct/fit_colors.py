@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from v3recon.decode import posed_normals
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import LinearFaceModel, linear_points
 from v3recon.geometry.camera import Camera, to_grid
 from v3recon.geometry.spherical_harmonics import AMBIENT, sh_basis
 from v3recon.types import SH_SIZE, Decoded
@@ -107,17 +107,16 @@ def fit_colors(
     light = colors.new_zeros(batch, 3, 9)
     ambient = colors.new_zeros(9)
     ambient[0] = AMBIENT
-    flat = points.basis.flatten(0, 1)
     robust = torch.ones_like(colors)
     for _ in range(ROUNDS):
         weight = robust * weights[..., None]
         share = INDEPENDENT / weight.mean(-1).sum(1).clamp(min=1) / NOISE**2
         weight = weight * share[:, None, None]
-        albedo = points.mean + (alb @ flat.T).unflatten(1, points.mean.shape)
+        albedo = linear_points(points.mean, points.basis, alb)
         light = _solve_light(colors, albedo, harmonics, weight, ambient)
         shading = harmonics @ (light + ambient).transpose(1, 2)
         alb = _solve_albedo(colors, shading, weight, points)
-        albedo = points.mean + (alb @ flat.T).unflatten(1, points.mean.shape)
+        albedo = linear_points(points.mean, points.basis, alb)
         robust = 1 / (1 + ((colors - albedo * shading) / (2 * NOISE)).square())
     known = (weights.sum(1) > LEAST_POINTS).to(alb)
     return alb * known[:, None], light.reshape(batch, SH_SIZE) * known[:, None]

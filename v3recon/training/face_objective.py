@@ -19,7 +19,12 @@ from v3recon.data.draw_heads import detected_points
 from v3recon.data.face_samples import NOT_LABELED, FaceBatch
 from v3recon.face_models.detector_mesh import POINT_COUNT, load_face_mesh
 from v3recon.face_models.landmarks import march_contour_2d
-from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
+from v3recon.face_models.linear_face_model import (
+    PART_NAMES,
+    LinearFaceModel,
+    linear_offsets,
+    linear_points,
+)
 from v3recon.fitting.part_targets import PART_WEIGHTS, crop_anchors, names_parts, part_points
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import matrix_to_euler
@@ -154,10 +159,7 @@ class FacePoints(nn.Module):
         coeffs = estimate.coeffs
         code = torch.cat([coeffs.id, coeffs.exp], 1)
         if index is None:
-            offset = (code @ self.contour_basis.flatten(0, 1).T).unflatten(
-                1, self.contour_mean.shape
-            )
-            shape = self.contour_mean + offset
+            shape = linear_points(self.contour_mean, self.contour_basis, code)
         else:
             offset = (self.contour_basis[index] @ code[:, None, :, None])[..., 0]
             shape = self.contour_mean[index] + offset
@@ -182,7 +184,7 @@ class FacePoints(nn.Module):
     def shape(self, estimate: Estimate) -> Tensor:
         """Unposed points [B, D + 68, 3], decimetres."""
         code = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
-        return self.mean + (code @ self.basis.flatten(0, 1).T).unflatten(1, self.mean.shape)
+        return linear_points(self.mean, self.basis, code)
 
     def pixels(self, estimate: Estimate, shape: Tensor) -> Tensor:
         """Where they are in the crop, [B, D + 68, 2]."""
@@ -283,18 +285,16 @@ def aim_loss(
     if aims is None or aims.shape[1] < weight.shape[1]:
         return target.new_zeros(())
     code = batch.truth[:, : points.aimed_basis.shape[-1]]
-    offset = (code @ points.aimed_basis.flatten(0, 1).T).unflatten(1, points.aimed_mean.shape)
-    posed = (points.aimed_mean + offset) @ batch.rotation + batch.trans[:, None]
+    posed = linear_points(points.aimed_mean, points.aimed_basis, code) @ batch.rotation
+    truth = project(posed + batch.trans[:, None], Camera())
     drawn = batch.truth_weight[:, None] > 0
-    wanted = torch.where(drawn[..., None], project(posed, Camera()), 0.0)
-    inner = torch.zeros(aims.shape[:2], device=aims.device)
-    inner[:, JAW.stop : weight.shape[1]] = weight[:, JAW.stop :]
-    of_marks = torch.zeros_like(wanted)
-    of_marks[:, : weight.shape[1]] = target
-    wanted = torch.where(drawn[..., None], wanted, of_marks)
+    marks, inner = torch.zeros_like(aims), torch.zeros_like(aims[..., 0])
+    marks[:, : weight.shape[1]] = target
     # The mean of `point_loss` is over all points, of which few are marked.
     scale = aims.shape[1] / weight.shape[1]
-    return point_loss(aims - wanted, torch.where(drawn, 1.0, scale * inner))
+    inner[:, JAW.stop : weight.shape[1]] = scale * weight[:, JAW.stop :]
+    wanted = torch.where(drawn[..., None], truth, marks)
+    return point_loss(aims - wanted, torch.where(drawn, 1.0, inner))
 
 
 def loose_shift(marked: Tensor, batch: FaceBatch) -> Tensor:
@@ -375,8 +375,8 @@ def part_loss(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> Tenso
     if not len(chosen) or not points.part_index.shape[1]:
         return estimate.rotation.new_zeros(())
     coeffs, rotation = estimate.coeffs[chosen], estimate.rotation[chosen]
-    code = torch.cat([coeffs.id, coeffs.exp], 1) @ points.part_basis.flatten(0, 1).T
-    posed = (points.part_mean + code.unflatten(1, points.part_mean.shape)) @ rotation
+    code = torch.cat([coeffs.id, coeffs.exp], 1)
+    posed = linear_points(points.part_mean, points.part_basis, code) @ rotation
     pixels = project(posed + coeffs.trans[:, None], Camera())
     toward = (points.part_normals @ rotation.detach())[..., 2] > 0
     anchors = torch.from_numpy(crop_anchors(CROP_SIZE)).to(pixels)
@@ -397,10 +397,9 @@ def truth_terms(estimate: Estimate, batch: FaceBatch, points: FacePoints) -> dic
     code = batch.truth[:, :size]
     basis = points.basis.detach()  # shrinking the modes of a model that learns is no way to fit
     change = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1) - code
-    apart = (change @ basis.flatten(0, 1).T).unflatten(1, (-1, 3))
-    apart = apart.square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
+    apart = linear_offsets(basis, change).square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
     wrong = estimate.coeffs.id - code[:, : estimate.coeffs.id.shape[1]]
-    neutral = (wrong @ basis[..., : wrong.shape[1]].flatten(0, 1).T).unflatten(1, (-1, 3))
+    neutral = linear_offsets(basis[..., : wrong.shape[1]], wrong)
     neutral_apart = neutral.square().sum(-1).add(1e-6).sqrt().mean(1) / DECIMETRES
     turned = (estimate.rotation - batch.rotation).square().sum((1, 2))
     depth = (estimate.coeffs.trans - batch.trans).abs()[:, 2]

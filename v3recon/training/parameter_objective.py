@@ -17,7 +17,11 @@ from torch.nn.functional import interpolate
 
 from v3recon.data.draw_heads import DrawnHeads
 from v3recon.data.face_samples import FaceBatch
-from v3recon.face_models.linear_face_model import LinearFaceModel
+from v3recon.face_models.linear_face_model import (
+    LinearFaceModel,
+    linear_offsets,
+    linear_points,
+)
 from v3recon.geometry.camera import Camera, project
 from v3recon.geometry.rotation import matrix_to_rotation_6d, rotation_6d_to_matrix
 from v3recon.losses.parameter_distance import (
@@ -28,13 +32,13 @@ from v3recon.losses.parameter_distance import (
     wpdc_weights,
 )
 from v3recon.networks.face_regressor import Estimate, FaceRegressor
+from v3recon.networks.point_solver import NEAREST
 from v3recon.networks.refiner import ROTATION_SIZE, split_state
 from v3recon.training.face_objective import PIXELS, FacePoints, estimate_shares
 
 COSTS = ("pdc", "vdc", "wpdc")
 TURN_BINS = (0.0, 30.0, 60.0, 180.0)
 """Degrees that faces are turned from the camera; the mean of these bins is reported."""
-_NEAREST = 1.0  # decimetres: a place behind the camera has no pixel
 _CONSTANT = 1e-3  # deviation below which labels never change a component
 _MM = 100.0
 
@@ -154,10 +158,9 @@ class ParameterCost(nn.Module):
         """
         code, six, trans = split_state(parameters * self.deviation)
         mean, basis = self.mean[index], self.basis[index]
-        shape = mean + (code @ basis.flatten(0, 1).T).unflatten(1, mean.shape)
-        posed = shape @ rotation_6d_to_matrix(six)
+        posed = linear_points(mean, basis, code) @ rotation_6d_to_matrix(six)
         camera = Camera()
-        trans = torch.cat([trans[:, :2], trans[:, 2:].clamp(max=camera.distance - _NEAREST)], 1)
+        trans = torch.cat([trans[:, :2], trans[:, 2:].clamp(max=camera.distance - NEAREST)], 1)
         pixels = project(posed + trans[:, None], camera)
         scale = camera.focal / (camera.distance - trans[:, 2:])
         return torch.cat([pixels, scale[:, None] * posed[..., 2:]], -1) / PIXELS
@@ -217,7 +220,7 @@ def _errors(
     nme = (found - marked).norm(dim=-1).mean(1) / side
     change = torch.cat([estimate.coeffs.id, estimate.coeffs.exp], 1)
     change = change - truth[:, : change.shape[1]]
-    wrong = (change @ points.basis.flatten(0, 1).T).unflatten(1, points.mean.shape)
+    wrong = linear_offsets(points.basis, change)
     turn = rotation[:, 2, 2].clamp(-1, 1).acos().rad2deg()
     return torch.stack([nme, wrong.norm(dim=-1).mean(1) * _MM, turn], 1)
 
