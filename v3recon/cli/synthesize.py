@@ -26,7 +26,6 @@ from v3recon.synthetic_data.manifest import Job, finish, plan_jobs, read_publish
 from v3recon.synthetic_data.mask_editing import load_generator
 from v3recon.synthetic_data.poses import TurnRange
 from v3recon.synthetic_data.quality import MIN_RESPONSE, detector_reader, regressor_reader
-from v3recon.synthetic_data.source_face import detector_points
 
 USAGE = """usage: v3recon synthesize {expressions,poses,published} [options]
 
@@ -176,7 +175,7 @@ def make_options(config: CommonConfig) -> RunOptions:
         ValueError: if an asset is missing; says which.
     """
     model = load_face_model(config.face_model)
-    detector_points(model)
+    model.known_detector_points()  # pictures are moved by them
     if config.meshes:
         stored_detector(list(config.meshes))
     else:

@@ -289,15 +289,19 @@ class LinearFaceModel(nn.Module):
             return None
         return SurfacePoints(self._detector_vertices, self._detector_weights)
 
-    def at_detector(self, values: Tensor) -> Tensor:
-        """Values [B, V, C] of the vertices at MediaPipe's points, [B, 468, C].
+    def known_detector_points(self) -> SurfacePoints:
+        """`detector_points` where they are needed.
 
         Raises:
             ValueError: if the model does not say where these points are.
         """
         if self.detector_points is None:
             raise ValueError(f"the face model {self.name!r} does not say where detected points are")
-        return self.detector_points.of(values)
+        return self.detector_points
+
+    def at_detector(self, values: Tensor) -> Tensor:
+        """Values [B, V, C] of the vertices at `known_detector_points`, [B, 468, C]."""
+        return self.known_detector_points().of(values)
 
     def shape_basis_of(self, points: SurfacePoints) -> tuple[Tensor, Tensor]:
         """Mean [N, 3] and stacked basis [N, 3, Kid + Kexp] of points of the surface."""

@@ -13,7 +13,6 @@ from v3recon.geometry.camera import Camera
 from v3recon.synthetic_data.source_face import (
     SkippedPhotoError,
     SourceFace,
-    detector_points,
     looks_covered,
     looks_shaded,
     projected_mesh,
@@ -216,7 +215,7 @@ def _express(
     for key, factor in strengths.items():
         exp += factor * model.named_expressions[key].to(exp)
     if model.exp_bounds is not None:
-        exp = torch.minimum(torch.maximum(exp, model.exp_bounds[:, 0]), model.exp_bounds[:, 1])
+        exp = exp.clamp(model.exp_bounds[:, 0], model.exp_bounds[:, 1])
     coeffs = replace(face.coeffs, exp=exp)
     return coeffs, decode(coeffs, model, Camera(), face.rotation)
 
@@ -233,7 +232,7 @@ def point_displacement(face: SourceFace, decoded: Decoded, model: LinearFaceMode
 def _closing_strength(face: SourceFace, side: str, model: LinearFaceModel) -> float:
     """Factor of the one-eyed expression that brings the fitted lids together."""
     upper, lower = RIGHT_LIDS if side == "right" else LEFT_LIDS
-    points, ids = detector_points(model), torch.tensor([upper, lower])
+    points, ids = model.known_detector_points(), torch.tensor([upper, lower])
     lids = SurfacePoints(points.vertices[ids], points.weights[ids])
     mean, basis = model.shape_basis_of(lids)
     shape = mean + basis @ torch.cat([face.coeffs.id[0], face.coeffs.exp[0]])

@@ -38,7 +38,6 @@ from v3recon.synthetic_data.source_face import (
     INNER_MOUTH,
     OVERSAMPLING,
     SourceFace,
-    detector_points,
     projected_mesh,
     to_pixels,
 )
@@ -198,7 +197,7 @@ def _neighbors(model: LinearFaceModel, ids: bytes) -> tuple[np.ndarray, np.ndarr
     """The three detector points nearest to each vertex on the mean face, and their weights."""
     chosen = torch.from_numpy(np.frombuffer(ids, np.int64).copy())
     places = model.shape_basis_at(chosen)[0]
-    detected = model.shape_basis_of(detector_points(model))[0]
+    detected = model.shape_basis_of(model.known_detector_points())[0]
     distance, index = torch.cdist(places, detected).topk(3, largest=False)
     weights = 1 / (distance + 1e-3)
     weights = weights / weights.sum(1, keepdim=True)

@@ -17,7 +17,7 @@ from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.networks.checkpoints import load_checkpoint
 from v3recon.synthetic_data.expressions import EditedFace
-from v3recon.synthetic_data.source_face import SourceFace, detector_points
+from v3recon.synthetic_data.source_face import SourceFace
 from v3recon.synthetic_data.warp import fold_share
 
 StateReader = Callable[[np.ndarray, np.ndarray], np.ndarray | None]
@@ -150,7 +150,7 @@ def regressor_reader(weights: Path, model: LinearFaceModel) -> StateReader:
     """
     regressor = load_checkpoint(weights, model).regressor
     index = load_face_mesh().landmarks_68
-    mean, basis = model.shape_basis_of(detector_points(model))
+    mean, basis = model.shape_basis_of(model.known_detector_points())
 
     def read(picture: np.ndarray, points: np.ndarray) -> np.ndarray:
         size = regressor.input_size

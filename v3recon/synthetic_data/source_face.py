@@ -13,7 +13,7 @@ from v3recon.data.augment import Placement, crop_matrix
 from v3recon.decode import decode
 from v3recon.detection.crop_pixels import crop_image
 from v3recon.face_models.detector_mesh import estimate_pose, load_face_mesh
-from v3recon.face_models.linear_face_model import LinearFaceModel, SurfacePoints
+from v3recon.face_models.linear_face_model import LinearFaceModel
 from v3recon.fitting.fit_landmarks import fit_landmarks
 from v3recon.geometry.camera import Camera, project
 from v3recon.io.celebamask import labels_from_celebamask
@@ -158,21 +158,10 @@ def make_source_face(
     )
 
 
-def detector_points(model: LinearFaceModel) -> SurfacePoints:
-    """Where the detector's 468 points lie on a face model.
-
-    Raises:
-        ValueError: if the model does not say.
-    """
-    if model.detector_points is None:
-        raise ValueError(f"pictures are moved by the detector's points; {model.name} has none")
-    return model.detector_points
-
-
 def projected_mesh(decoded: Decoded, model: LinearFaceModel) -> np.ndarray:
     """The detector's points [468, 3] of a fit, crop pixels, z toward the camera."""
     camera = Camera()
-    points = detector_points(model).of(decoded.vertices)[0]
+    points = model.at_detector(decoded.vertices)[0]
     depth = points[:, 2:] * camera.focal / camera.distance
     return torch.cat([project(points[None], camera)[0], depth], 1).numpy().astype(float)
 
