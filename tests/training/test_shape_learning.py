@@ -89,7 +89,7 @@ def test_a_changed_model_is_saved_and_its_points_are_those_of_the_loss(name, off
     prefixes = ("", "contour_", "aimed_")  # points of parts are chosen by the mean face
     for key in (f"{prefix}{name}" for prefix in prefixes for name in ("mean", "basis")):
         torch.testing.assert_close(getattr(here, key), getattr(there, key), rtol=1e-3, atol=5e-4)
-    shape.place_looking_points(network)
+    shape.place_looking_points(network, FacePoints(model, index))
     mean, basis = opened.shape_basis_at(network.refiner.index)
     torch.testing.assert_close(network.refiner.mean, mean, rtol=0, atol=5e-4)
     torch.testing.assert_close(network.refiner.basis, basis * network.unit, rtol=0, atol=5e-4)

@@ -209,8 +209,12 @@ class FaceRegressor(nn.Module):
         return Estimate(FaceCoeffs(id_coeffs, exp, alb, angle, sh, trans), rotation, aims)
 
     @torch.no_grad()
-    def set_face_model(self, model: LinearFaceModel) -> None:
+    def set_face_model(self, model: LinearFaceModel, looking: Tensor | None = None) -> None:
         """Take units, bounds and looking points from a face model; once, before training.
+
+        Args:
+            model: the face model.
+            looking: [P] vertices at which to look, see `Refiner.set_points`.
 
         Raises:
             ValueError: if the network is for another number of coefficients.
@@ -224,7 +228,7 @@ class FaceRegressor(nn.Module):
             self.unit[model.sizes[0] :] = model.exp_sigma
         if model.exp_bounds is not None:
             self.bounds.copy_(model.exp_bounds)
-        self.refiner.set_points(model, self.unit)
+        self.refiner.set_points(model, self.unit, looking)
 
 
 @dataclass(frozen=True)

@@ -142,17 +142,18 @@ class Refiner(nn.Module):
         return to_grid(pixels, camera).clamp(-2, 2)
 
     @torch.no_grad()
-    def set_points(self, model: LinearFaceModel, unit: Tensor) -> None:
-        """Take the points from a face model; done once, before training.
+    def set_points(self, model: LinearFaceModel, unit: Tensor, index: Tensor | None = None) -> None:
+        """Take the points from a face model, before training or where the model has changed.
 
         Args:
             model: the face model.
             unit: [K] value of each coefficient per unit of the state.
+            index: [P] their vertices; default `looking_points`.
 
         Raises:
             ValueError: if the network is for another number of coefficients.
         """
-        index = looking_points(model, len(self.mean))
+        index = looking_points(model, len(self.mean)) if index is None else index.cpu()
         mean, basis = model.shape_basis_at(index)
         if basis.shape != self.basis.shape:
             raise ValueError(
@@ -161,7 +162,7 @@ class Refiner(nn.Module):
             )
         self.index.copy_(index)
         self.mean.copy_(mean)
-        self.basis.copy_(basis * unit)
+        self.basis.copy_(basis * unit.to(basis))
 
 
 def split_state(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:

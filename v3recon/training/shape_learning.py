@@ -65,8 +65,6 @@ class LearnedShape(nn.Module):
     scale: Tensor
     field: Tensor
     aimed_points_field: Tensor
-    looking_mean: Tensor
-    looking_basis: Tensor
     gram: Tensor
 
     def __init__(
@@ -90,13 +88,9 @@ class LearnedShape(nn.Module):
         fields = copy.deepcopy(model)  # a model whose modes are the Gaussians
         fields.id_basis = field[:, None].expand(-1, 3, -1)
         fields.exp_basis = model.exp_basis[..., :0]
-        index = network.refiner.index.cpu()
-        points = FacePoints(fields, index)
+        points = FacePoints(fields, network.refiner.index.cpu())
         for prefix in _MOVED:
             self._keep(f"{prefix}points_field", getattr(points, f"{prefix}basis")[:, 0])
-        mean, basis = model.shape_basis_at(index)
-        self._keep("looking_mean", mean)
-        self._keep("looking_basis", basis * unit)
 
     def _keep(self, name: str, value: Tensor) -> None:
         """A buffer that follows from the face model and is not stored."""
@@ -125,11 +119,16 @@ class LearnedShape(nn.Module):
         return torch.einsum("mck,mn,nck->", self.offsets, self.gram, self.offsets)
 
     @torch.no_grad()
-    def place_looking_points(self, network: FaceRegressor) -> None:
-        """Put the points at which a network looks where the changed model has them."""
-        change = self.change(self.aimed_points_field)
-        network.refiner.mean.copy_(self.looking_mean + change[..., 0])
-        network.refiner.basis.copy_(self.looking_basis + change[..., 1:] * network.unit)
+    def place_looking_points(self, network: FaceRegressor, points: FacePoints) -> None:
+        """Put the points at which a network looks where the changed model has them.
+
+        Args:
+            network: the network.
+            points: of the model before the change, for this network.
+        """
+        moved = self.moved(points)
+        network.refiner.mean.copy_(moved.aimed_mean)
+        network.refiner.basis.copy_(moved.aimed_basis * network.unit)
 
     @torch.no_grad()
     def arrays(self, model: LinearFaceModel) -> tuple[Tensor, Tensor, Tensor]:
@@ -158,11 +157,3 @@ def smooth_field(points: Tensor, centers: int, width: float) -> Tensor:
         raise ValueError(f"the face model has {len(points)} vertices, fewer than {centers} centers")
     chosen = points[farthest_point_sampling(points, centers)]
     return (-(torch.cdist(points, chosen) / width).square()).softmax(1)
-
-
-@torch.no_grad()
-def keep_looking_points(network: FaceRegressor, model: LinearFaceModel) -> None:
-    """Put the points at which a network looks on a model, the same vertices as before."""
-    mean, basis = model.shape_basis_at(network.refiner.index.cpu())
-    network.refiner.mean.copy_(mean)
-    network.refiner.basis.copy_(basis.to(network.unit.device) * network.unit)

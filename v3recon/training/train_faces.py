@@ -56,7 +56,7 @@ from v3recon.training.face_objective import (
 from v3recon.training.parameter_objective import ParameterCost, drawn_figures
 from v3recon.training.recipe import PRECISIONS, Recipe, differences
 from v3recon.training.run_state import RunState, read_run, restore_run, save_run
-from v3recon.training.shape_learning import LearnedShape, keep_looking_points
+from v3recon.training.shape_learning import LearnedShape
 from v3recon.types import SH_SIZE
 
 STATE_FILE = "state.pt"
@@ -174,8 +174,7 @@ def train(
                 break
         bar.close()
         save_run(path, state, recipe.to_json(), inputs)
-        model = finish_model(state, model, out)
-        points = FacePoints(model).to(device)
+        model, points = finish_model(state, model, points, out)
         size = recipe.sizes()[min(state.step, recipe.steps - 1)]
         figures = validate(state.averaged, samples, tables["val"], options.photos, points, size)
         if cost is not None:
@@ -218,14 +217,17 @@ def make_cost(
     return ParameterCost(model, heads, recipe.objective, recipe.seed).to(device)
 
 
-def finish_model(state: RunState, model: LinearFaceModel, out: Path) -> LinearFaceModel:
-    """The face model of the averaged network: a file in the run's folder, if it learned."""
+def finish_model(
+    state: RunState, model: LinearFaceModel, points: FacePoints, out: Path
+) -> tuple[LinearFaceModel, FacePoints]:
+    """The face model of the averaged network, a file in the run's folder if it learned."""
     if state.averaged_shape is None:
-        return model
+        return model, points
     arrays = state.averaged_shape.arrays(model)
     model = save_changed_face_model(out / MODEL_FILE, model, *arrays)
-    keep_looking_points(state.averaged, model)
-    return model
+    network = state.averaged
+    network.refiner.set_points(model, network.unit, network.refiner.index)
+    return model, FacePoints(model).to(network.unit.device)
 
 
 def describe_photos(tables: dict[str, FaceTable], shares: dict[str, float], recipe: Recipe) -> str:
@@ -257,10 +259,9 @@ def step(
         group["lr"] = recipe.rate_at(state.step) * group.get("factor", 1.0)
     image = (batch.image.float() / 255).contiguous(memory_format=torch.channels_last)
     estimates, seen = network.estimates(image, PRECISIONS[recipe.precision])
-    if state.shape is not None:
-        points = state.shape.moved(points)
     if cost is None:
-        terms = face_loss(estimates, seen, batch, points, recipe.weights)
+        moved = points if state.shape is None else state.shape.moved(points)
+        terms = face_loss(estimates, seen, batch, moved, recipe.weights)
     else:
         terms = {recipe.objective.cost: cost(estimates, batch, state.step)}
         if recipe.weights.seen > 0:
@@ -280,7 +281,7 @@ def step(
     state.step += 1
     decay = min(recipe.average, (1 + state.step) / (10 + state.step))
     if state.shape is not None and state.averaged_shape is not None:
-        state.shape.place_looking_points(network)
+        state.shape.place_looking_points(network, points)
         update_average(state.averaged_shape, state.shape, decay)
     update_average(state.averaged, network, decay)
     return {name: float(value.detach()) for name, value in terms.items()}
@@ -434,11 +435,8 @@ def start_from(path: Path, network: FaceRegressor, model: LinearFaceModel) -> No
     if changed:
         raise ValueError(f"{path} is of another network: {'; '.join(changed)}")
     network.load_state_dict(found.state_dict())
-    looked_at = network.refiner.index.clone()
-    network.set_face_model(model)
-    if said.face_model_hash == model.content_hash:  # a learned model would give other points
-        network.refiner.index.copy_(looked_at)
-        keep_looking_points(network, model)
+    same = said.face_model_hash == model.content_hash  # a learned model would give other points
+    network.set_face_model(model, found.refiner.index if same else None)
 
 
 @torch.no_grad()
