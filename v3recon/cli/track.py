@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tqdm import tqdm
@@ -115,28 +116,27 @@ def _track_camera(options: argparse.Namespace) -> int:
     from v3recon.video.track import TrackOptions
 
     number = int(options.video.name)
-    sender = None if options.live_link is None else LiveLinkSender(options.live_link)
-    capture = live.open_camera(number)
-    try:
-        make_folder(options.savepath)
-        reconstructor = reconstructor_of(options, max_faces=options.max_people)
-        if sender is not None and not has_arkit_shapes(reconstructor.model):
-            raise ValueError(
-                f"--live-link needs ARKit's shapes; {reconstructor.model.name} has none"
-            )
-    except BaseException:
-        capture.release()
-        raise
     wanted = TrackOptions(
         options.smoothing, values=not options.no_values, live_link=not options.no_live_link
     )
     # The time in the name keeps the files of earlier recordings.
     stem = options.savepath / f"camera{number}_{time.strftime('%Y%m%d-%H%M%S')}"
     show = None if options.no_window else live.show_in_window
-    started = time.perf_counter()
-    result = live.track_camera(live.read_camera(capture), reconstructor, stem, wanted, show, sender)
-    if sender is not None:
-        sender.close()
+    with ExitStack() as held:
+        sender = None
+        if options.live_link is not None:
+            sender = held.enter_context(closing(LiveLinkSender(options.live_link)))
+        capture = live.open_camera(number)
+        held.callback(capture.release)
+        make_folder(options.savepath)
+        reconstructor = reconstructor_of(options, max_faces=options.max_people)
+        if sender is not None and not has_arkit_shapes(reconstructor.model):
+            raise ValueError(
+                f"--live-link needs ARKit's shapes; {reconstructor.model.name} has none"
+            )
+        started = time.perf_counter()
+        frames = live.read_camera(capture)
+        result = live.track_camera(frames, reconstructor, stem, wanted, show, sender)
     seconds = time.perf_counter() - started
     print(
         f"{result.frame_count} frames, {len(result.takes)} faces; {seconds:.1f} s; "

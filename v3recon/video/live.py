@@ -167,9 +167,8 @@ def _send(
     filters: dict[tuple[int, int], OneEuro],
     sizes: tuple[int, int, int],
 ) -> None:
-    """Send the faces of a frame; a person lost for a frame starts a new filter."""
-    for gone in set(filters) - {(one.person, one.shot) for one in found}:
-        del filters[gone]
+    """Send the faces of a frame, filtered."""
+    _forget_lost(filters, found)
     for one in found:
         coeffs = FaceCoeffs.from_tensor(torch.from_numpy(one.coeffs)[None], sizes)
         values = torch.cat([coeffs.exp, coeffs.angle], 1)[0].numpy().astype(float)
@@ -182,10 +181,8 @@ def _send(
 def _drawn(
     frame: Frame, found: list[Sighting], filters: dict[tuple[int, int], OneEuro]
 ) -> np.ndarray:
-    """The frame with filtered landmarks; a person lost for a frame starts a new filter."""
-    here = {(one.person, one.shot) for one in found}
-    for gone in set(filters) - here:
-        del filters[gone]
+    """The frame with filtered landmarks."""
+    _forget_lost(filters, found)
     people = []
     for one in found:
         size = float(np.ptp(one.landmarks_68, axis=0).max())
@@ -194,6 +191,12 @@ def _drawn(
         points = known(frame.time, one.landmarks_68.astype(float).ravel()).reshape(-1, 2)
         people.append((one.person, points))
     return draw_people(frame.image, people)
+
+
+def _forget_lost(filters: dict[tuple[int, int], OneEuro], found: list[Sighting]) -> None:
+    """A person lost for a frame starts a new filter."""
+    for gone in set(filters) - {(one.person, one.shot) for one in found}:
+        del filters[gone]
 
 
 class _ScaledOneEuro(OneEuro):
