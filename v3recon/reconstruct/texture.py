@@ -14,7 +14,7 @@ from v3recon.decode import posed_normals
 from v3recon.face_models.parts import SKIN_LABEL
 from v3recon.face_models.surfaces import outer_skin
 from v3recon.geometry.camera import to_clip
-from v3recon.geometry.spherical_harmonics import shade_sh
+from v3recon.geometry.spherical_harmonics import irradiance, shade_sh
 from v3recon.reconstruct.faces import Face, Faces
 from v3recon.reconstruct.precision import full_precision
 from v3recon.reconstruct.seen import cover_at, other_than_face_at
@@ -122,7 +122,7 @@ def extract_texture(
 def _evenly_lit(faces: Faces, appearance: Appearance) -> Tensor:
     """Colors [N, V, 3] of the model under the mean light of what is seen, where it is not seen."""
     albedo = faces.model.albedo(faces.coeffs.alb)
-    light = appearance.colors / albedo.clamp(min=1e-3)
+    light = irradiance(appearance.normals, faces.coeffs.sh)
     front = appearance.visible.to(light)[..., None]
     mean = (light * front).sum(1, keepdim=True) / front.sum(1, keepdim=True).clamp(min=1)
     mean = torch.where(front.sum(1, keepdim=True) > 0, mean, light.mean(1, keepdim=True))
