@@ -38,7 +38,6 @@ from v3recon._fast.memory import keep_freed_memory
 from v3recon.decode import decode, posed_normals
 from v3recon.io.images import read_image, write_png
 from v3recon.networks.checkpoints import load_checkpoint
-from v3recon.networks.regressor import Regressor
 from v3recon.reconstruct.assets import find_assets
 from v3recon.reconstruct.faces import Face
 from v3recon.reconstruct.reconstructor import FaceReconstructor
@@ -230,7 +229,7 @@ def own_weights_rows(table: Table) -> None:
     loaded = load_checkpoint(find_assets().weights).regressor
     crop = torch.rand(1, 3, loaded.input_size, loaded.input_size)
 
-    def mesh(network: Regressor) -> object:
+    def mesh(network: torch.nn.Module) -> object:
         with torch.inference_mode():
             return decode(network(crop), own.model, own.camera)
 

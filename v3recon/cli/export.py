@@ -57,8 +57,9 @@ def write_site(
         ValueError: as `export.web_site.export_web`.
     """
     from v3recon.export.web_site import export_web
+    from v3recon.face_models.load import DEFAULT_FACE_MODEL
 
-    loaded, model = _load(weights, face_model or "photohead")
+    loaded, model = _load(weights, face_model or DEFAULT_FACE_MODEL)
     rule = loaded.description.crop_rule
     return export_web(folder, loaded.regressor, model, rule, input_size=loaded.regressor.input_size)
 

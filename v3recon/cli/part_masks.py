@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from importlib import resources
 from pathlib import Path
 
 import torch
@@ -102,12 +101,12 @@ def _export(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    from v3recon.face_models.photohead import packaged_file
     from v3recon.part_masks.relabel import relabel_model_file
 
     source = Path(arguments.face_model)
     if arguments.face_model == "photohead":
-        data = resources.files("v3recon.face_models") / "data" / "photohead.npz"
-        with resources.as_file(data) as source:
+        with packaged_file() as source:
             relabel_model_file(source, arguments.labels, arguments.out)
     else:
         relabel_model_file(source, arguments.labels, arguments.out)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from v3recon.decode import decode
 from v3recon.face_models.linear_face_model import LinearFaceModel
-from v3recon.face_models.load import load_face_model
+from v3recon.face_models.load import DEFAULT_FACE_MODEL, load_face_model
 from v3recon.face_models.parts import color_table
 from v3recon.geometry.affine2d import apply_affine_2d
 from v3recon.geometry.camera import Camera, to_clip
@@ -69,7 +69,9 @@ class Look:
 def main(argv: list[str] | None = None) -> int:
     """Write all sheets; 0 = done, 2 = wrong usage or missing model."""
     parser = argparse.ArgumentParser(prog="v3recon show-face-model", description=__doc__)
-    parser.add_argument("--face-model", default="photohead", help="photohead, or a model file")
+    parser.add_argument(
+        "--face-model", default=DEFAULT_FACE_MODEL, help="photohead, or a model file"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write PNG sheets to")
     parser.add_argument("--size", type=int, default=240, help="side of a panel, pixels")
     parser.add_argument("--modes", type=int, default=16, help="modes shown of each kind")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 
@@ -96,12 +97,16 @@ def load_photohead(path: str | Path | None = None) -> LinearFaceModel:
         raise ValueError(f"{path or 'the model'} is damaged ({one_line(error)})") from None
 
 
+def packaged_file() -> AbstractContextManager[Path]:
+    """The PhotoHead file in the package, a path while the context is open."""
+    return resources.as_file(resources.files("v3recon.face_models") / "data" / "photohead.npz")
+
+
 def read_photohead(path: str | Path | None = None) -> FaceModelData:
     """The contents of a PhotoHead file; see `load_photohead`."""
     if path is None:
-        source = resources.files("v3recon.face_models") / "data" / "photohead.npz"
-        with resources.as_file(source) as default:
-            return _read(Path(default))
+        with packaged_file() as default:
+            return _read(default)
     return _read(Path(path))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
 from v3recon.face_models.load import load_face_model
+from v3recon.face_models.photohead import packaged_file
 from v3recon.io.arrays import read_npz
 from v3recon.io.atomic import replace_on_success
 
@@ -47,14 +47,24 @@ def save_changed_face_model(
         layout = official_arrays(model)
         for key, name in (("mean_shape", "u"), ("id_basis", "id"), ("exp_basis", "exp")):
             layout[name] = new[key].reshape(layout[name].shape)
-        with replace_on_success(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, np.array(layout, dtype=object), allow_pickle=True)
+        write_official_arrays(path, layout)
     else:
         arrays = _stored(model)
         arrays |= {key: value.astype(arrays[key].dtype) for key, value in new.items()}
-        with replace_on_success(path) as temporary, temporary.open("wb") as stream:
-            np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType]
+        write_open_arrays(path, arrays)
     return load_face_model(model.name, path)
+
+
+def write_official_arrays(path: str | Path, arrays: dict[str, Any]) -> None:
+    """Write the keys of 3DDFA_V3's `face_model.npy`; whole or not at all."""
+    with replace_on_success(path) as temporary, temporary.open("wb") as stream:
+        np.save(stream, np.array(arrays, dtype=object), allow_pickle=True)
+
+
+def write_open_arrays(path: str | Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write the arrays of an open model's `.npz`; whole or not at all."""
+    with replace_on_success(path) as temporary, temporary.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def official_arrays(model: LinearFaceModel) -> dict[str, Any]:
@@ -91,6 +101,5 @@ def _stored(model: LinearFaceModel) -> dict[str, np.ndarray]:
         file = name
     if file is not None:
         return read_npz(file)
-    source = resources.files("v3recon.face_models") / "data" / f"{model.name}.npz"
-    with resources.as_file(source) as default:
+    with packaged_file() as default:
         return read_npz(default)

@@ -7,9 +7,6 @@ are those of the official checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 STEM_CHANNELS = 16
@@ -39,14 +36,6 @@ class MobileNetV3Large(nn.Module):
     """Image [B, 3, H, W] to pooled features [B, 960]."""
 
     num_features = HEAD_CHANNELS
-    feature_info: ClassVar[list[dict[str, int]]] = [
-        {"reduction": 2, "num_chs": 16, "block": 1},
-        {"reduction": 4, "num_chs": 24, "block": 3},
-        {"reduction": 8, "num_chs": 40, "block": 6},
-        {"reduction": 16, "num_chs": 112, "block": 12},
-        {"reduction": 32, "num_chs": 160, "block": 15},
-    ]
-    """The last map of each stride, its channels and the block that gives it (timm's form)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,29 +51,9 @@ class MobileNetV3Large(nn.Module):
         self.conv = _conv_bn(channels, HEAD_CHANNELS, kernel=1, stride=1)
         self.apply(_initialise)
 
-    def forward_features(self, image: Tensor) -> Tensor:
-        """Features [B, 960, h, w] of an image [B, 3, H, W] before pooling."""
-        return self.conv(self.features(image))
-
-    def forward_intermediates(
-        self, image: Tensor, indices: Sequence[int]
-    ) -> tuple[Tensor, list[Tensor]]:
-        """`forward_features`, and the maps of some levels of `feature_info` on the way there."""
-        wanted = {self.feature_info[index]["block"] for index in indices}
-        maps = []
-        for number, block in enumerate(self.features):
-            image = block(image)
-            if number in wanted:
-                maps.append(image)
-        return self.conv(image), maps
-
-    def forward_head(self, maps: Tensor, pre_logits: bool = True) -> Tensor:
-        """Pooled features [B, 960]; the names are those of timm's backbones."""
-        return maps.mean((2, 3))
-
     def forward(self, image: Tensor) -> Tensor:
         """Pooled features [B, 960] of an image [B, 3, H, W]."""
-        return self.forward_head(self.forward_features(image))
+        return self.conv(self.features(image)).mean((2, 3))
 
 
 class InvertedResidual(nn.Module):

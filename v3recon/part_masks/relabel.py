@@ -12,8 +12,8 @@ from v3recon.face_models.bfm import bfm_from_arrays, read_pickled_dict
 from v3recon.face_models.linear_face_model import PART_NAMES
 from v3recon.face_models.parts import faces_of_labels
 from v3recon.face_models.photohead import load_photohead
+from v3recon.face_models.save import write_official_arrays, write_open_arrays
 from v3recon.io.arrays import read_npz
-from v3recon.io.atomic import replace_on_success
 from v3recon.part_masks.labels import Labels, read_labels
 
 
@@ -36,14 +36,11 @@ def relabel_model_file(source: str | Path, labels_file: str | Path, target: str 
         labels = read_labels(labels_file, load_photohead(source).vertex_count)
         arrays = read_npz(source)
         arrays["part_labels"] = labels
-        with replace_on_success(target) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(file, **arrays)  # pyright: ignore[reportArgumentType]
+        write_open_arrays(target, arrays)
         return
     arrays = read_pickled_dict(source)
     labels = read_labels(labels_file, bfm_from_arrays(arrays).vertex_count)
-    relabelled = np.array({**arrays, **official_annotation(labels, arrays["tri"])}, dtype=object)
-    with replace_on_success(target) as temporary, temporary.open("wb") as file:
-        np.save(file, relabelled, allow_pickle=True)
+    write_official_arrays(target, arrays | official_annotation(labels, arrays["tri"]))
 
 
 def official_annotation(labels: Labels, triangles: Any) -> dict[str, list]:

@@ -19,7 +19,7 @@ from v3recon.decode import decode
 from v3recon.detection.crop import crop_again
 from v3recon.face_models.detector_mesh import load_face_mesh
 from v3recon.face_models.linear_face_model import PART_NAMES, LinearFaceModel
-from v3recon.face_models.load import load_face_model
+from v3recon.face_models.load import DEFAULT_FACE_MODEL, load_face_model
 from v3recon.fitting.fit_landmarks import LandmarkFit, fit_landmarks
 from v3recon.geometry.affine2d import invert_affine_2d
 from v3recon.geometry.camera import Camera
@@ -69,7 +69,7 @@ class Tally:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the tool."""
     parser.add_argument(
-        "--face-model", default="photohead", help="photohead, or the path of a model file"
+        "--face-model", default=DEFAULT_FACE_MODEL, help="photohead, or the path of a model file"
     )
     parser.add_argument("--photos", type=Path, required=True, help="folder of the photos")
     parser.add_argument(
@@ -220,7 +220,8 @@ def _fitted(
 ) -> Iterator[MaskedPhoto | str]:
     """Fit the model to each detected face."""
     camera = Camera()
-    detector_model = model if model.detector_points is not None else load_face_model("photohead")
+    known = model.detector_points is not None
+    detector_model = model if known else load_face_model(DEFAULT_FACE_MODEL)
     for photo, mask in tqdm(pairs, unit="photo"):
         if photo.stem not in detections:
             yield "without a detected face"
